@@ -1,0 +1,11 @@
+"""Foveate: FViT and T2T-ViT vision backbones, exact at any picture size.
+
+Importing it registers every model with timm: `timm.create_model("fvit_tiny", features_only=True)` just works.
+"""
+
+from foveate.factory import create_model, list_models, open_model
+from foveate.weights.load import LoadReport, load_weights
+
+__version__ = "0.1.0"
+
+__all__ = ["LoadReport", "__version__", "create_model", "list_models", "load_weights", "open_model"]

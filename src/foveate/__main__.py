@@ -1,0 +1,5 @@
+"""`python -m foveate`."""
+
+from foveate_command import main
+
+main()

@@ -1,0 +1,96 @@
+"""A model by name, with or without weights: the one place where models and weights meet."""
+
+from difflib import get_close_matches
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import nn
+
+from foveate.card import ModelCard
+from foveate.errors import UserError
+from foveate.models import fvit, t2t_study, t2t_vit
+from foveate.weights.load import load_weights
+from foveate.weights.readers import read_weights
+
+FAMILIES = (fvit, t2t_vit, t2t_study)
+WEIGHT_FILE = "model.safetensors"
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of this project's models that match `pattern`, a shell pattern such as "fvit*", in the order of their sizes."""
+    return [name for family in FAMILIES for name in family.default_cfgs if fnmatch(name, pattern)]
+
+
+def create_model(
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    img_size: int | tuple[int, int] | None = None,
+    **options: Any,
+) -> nn.Module:
+    """A model of this project, or any model of timm, by its name.
+
+    Args:
+        name: see `list_models`; any other name is looked up in timm.
+        weights: a file that `load_weights` reads, or a run folder; without it the model starts at random.
+        num_classes: width of the classifier; 0 for none.
+        in_chans: channels of the pictures; published weights are fitted to it.
+        img_size: one number or (H, W) in pixels that position tables are made for. Ours take any other size as well.
+        options: arguments of the model's class, such as `drop_path_rate` or `small_images`.
+
+    Raises:
+        UserError: for an unknown name or option, or weights that do not fit.
+    """
+    if not timm.is_model(name):
+        raise UserError(f"model: found {name!r}, expected a name of 'foveate models' or of timm; close are {_close_names(name)}")
+    if img_size is not None and not _takes_any_size(name):
+        options["img_size"] = img_size
+    try:
+        model: nn.Module = timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"model {name}: found an option it does not take ({error}); expected arguments of its class") from None
+    if img_size is not None and _takes_any_size(name):
+        size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (in_chans, *size)}
+    if weights is not None:
+        load_weights(model, weight_file(weights))
+    return model
+
+
+def open_model(path: str | Path) -> tuple[nn.Module, ModelCard]:
+    """The model stored in a run folder or a weight file of this project, ready for evaluation, and its card.
+
+    Raises:
+        UserError: where the file has no card: then only `create_model(name, weights=path)` can tell what it is.
+    """
+    file = weight_file(path)
+    card = read_weights(file).card
+    if card is None:
+        raise UserError(f"{file}: found weights without a model card, expected a file written by this project; run 'foveate convert' on it first")
+    model = create_model(
+        card.model, file, num_classes=card.num_classes, in_chans=card.in_chans, img_size=card.preprocessing.size, **card.options
+    )
+    return model.eval(), card
+
+
+def weight_file(path: str | Path) -> Path:
+    """`path` itself, or the weights inside it where it is a run folder; UserError where there is nothing."""
+    path = Path(path)
+    file = path / WEIGHT_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{path}: found no weights, expected a weight file or a run folder that holds {WEIGHT_FILE}")
+    return file
+
+
+def _takes_any_size(name: str) -> bool:
+    """Whether the model has nothing that depends on the picture's size, so that its class knows no `img_size`."""
+    return name in fvit.default_cfgs or not (name in list_models() or timm.get_pretrained_cfg(name).fixed_input_size)
+
+
+def _close_names(name: str) -> str:
+
+    return ", ".join(get_close_matches(name, list_models() + timm.list_models(), n=3, cutoff=0.4)) or "none"

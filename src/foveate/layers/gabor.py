@@ -1,0 +1,175 @@
+"""Learnable Gabor filters: the token mixer of FViT (arXiv 2402.11303).
+
+Legend: B batch, H x W map, C channels, F filters (C, or 1 shared by all channels), k kernel side. Maps are channels-last: (B, H, W, C).
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+GaborStart = Literal["spread", "random"]
+
+SHARPNESS_TIMES_WAVELENGTH = 1 / (math.sqrt(2) * 0.56)
+"""In V1 the bandwidth sigma is near 0.56 wavelengths, and sharpness = 1 / (sqrt(2) sigma)."""
+
+V1_ASPECT_RATIO = 0.5
+
+
+def gabor_kernels(  # noqa: PLR0917
+    frequency: Tensor,
+    orientation: Tensor,
+    phase: Tensor,
+    aspect_ratio: Tensor,
+    sharpness: Tensor,
+    size: int,
+    amplitude: Tensor | float = 1.0,
+    shift_x: Tensor | float = 0.0,
+    shift_y: Tensor | float = 0.0,
+) -> Tensor:
+    """The real part of F Gabor functions, sampled on the pixels of a `size` x `size` kernel centred at zero.
+
+    `K = amplitude * exp(-sharpness^2 (x'^2 + aspect_ratio^2 y'^2)) * cos(frequency x' + phase)` with
+    `x' = x cos(orientation) - y sin(orientation) + shift_x`, `y' = x sin(orientation) + y cos(orientation) + shift_y`;
+    x runs to the right and y downwards, in pixels.
+
+    Equal to the textbook form with `wavelength = 2 pi / frequency` (pixels) and `bandwidth sigma = 1 / (sqrt(2) sharpness)` (pixels): see
+    `frequency_of` and `sharpness_of`. Since y points down, `orientation` (radians) turns counter-clockwise as seen on the picture. The authors'
+    released code computes the same function; at other sides than 3 it squeezes its grid into -1..1, here a coordinate is always a pixel.
+
+    Args:
+        frequency, orientation, phase, aspect_ratio, sharpness: shape (F,); radians per pixel, radians, radians, 1, 1 per pixel.
+        size: odd side k of the kernel, in pixels.
+        amplitude, shift_x, shift_y: shape (F,) or numbers; the shifts in pixels along the turned axes.
+
+    Returns:
+        Kernels of shape (F, size, size), in the dtype of the parameters.
+    """
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"size: found {size}, expected an odd number of pixels")
+    steps = torch.arange(size, dtype=frequency.dtype, device=frequency.device) - size // 2
+    y, x = steps[:, None], steps[None, :]
+    frequency, orientation, phase, aspect_ratio, sharpness, amplitude, shift_x, shift_y = (
+        value[:, None, None] if isinstance(value, Tensor) else frequency.new_tensor(value)
+        for value in (frequency, orientation, phase, aspect_ratio, sharpness, amplitude, shift_x, shift_y)
+    )
+    along = x * orientation.cos() - y * orientation.sin() + shift_x
+    across = x * orientation.sin() + y * orientation.cos() + shift_y
+    envelope = torch.exp(-(sharpness**2) * (along**2 + aspect_ratio**2 * across**2))
+    return amplitude * envelope * torch.cos(frequency * along + phase)
+
+
+def frequency_of(wavelength: Tensor) -> Tensor:
+    """Radians per pixel of a wavelength in pixels."""
+    return 2 * math.pi / wavelength
+
+
+def sharpness_of(bandwidth: Tensor) -> Tensor:
+    """The inverse bandwidth `1 / (sqrt(2) sigma)` of a bandwidth sigma in pixels."""
+    return 1 / (math.sqrt(2) * bandwidth)
+
+
+class LearnableGaborFilter(nn.Module):
+    """Depthwise convolution with Gabor kernels whose parameters are learnt, then ReLU: (B, H, W, C) -> (B, H, W, C).
+
+    The parameters (each of shape (F,)) are those of `gabor_kernels`; the shifts go through tanh, so that a filter stays within a pixel of its place.
+    None of them takes weight decay: they are one-dimensional. In evaluation the kernels are constants: `bake` puts an ordinary convolution in place.
+
+    Args:
+        channels: C.
+        shared: one filter for all channels (the released models) instead of one per channel (the paper's bank).
+        kernel_size: k, odd, in pixels.
+        start: "random" draws every parameter from a standard normal, as the released code does; "spread" lays orientations evenly over half a
+            turn and wavelengths evenly in their logarithm from 2 px (the Nyquist limit) to the kernel's width, with the bandwidth and the aspect
+            ratio of V1 cells and phases alternating between even and odd. Open in the paper.
+        token_order: "released" hands the response on in the order in which the authors' published weights were trained; see `released_order`.
+    """
+
+    def __init__(self, channels: int, *, shared: bool = False, kernel_size: int = 3, start: GaborStart = "spread") -> None:
+        super().__init__()
+        self.channels = channels
+        self.kernel_size = kernel_size
+        self.start = start
+        filters = 1 if shared else channels
+        for name in ("frequency", "orientation", "phase", "aspect_ratio", "sharpness", "shift_x", "shift_y", "amplitude", "bias"):
+            self.register_parameter(name, nn.Parameter(torch.empty(filters)))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draws the start that `start` names; the bias begins at zero."""
+        self.bias.zero_()
+        if self.start == "random":
+            for name, parameter in self.named_parameters():
+                if name != "bias":
+                    parameter.normal_()
+            return
+        filters = self.bias.numel()
+        scales = max(1, round(math.sqrt(filters / 4)))
+        index = torch.arange(filters)
+        wavelengths = torch.logspace(math.log10(2), math.log10(max(self.kernel_size, 3)), scales)[index % scales]
+        turns = index.div(scales, rounding_mode="floor") / math.ceil(filters / scales)
+        self.frequency.copy_(frequency_of(wavelengths))
+        self.orientation.copy_(math.pi * turns)
+        self.phase.copy_(math.pi / 2 * (index.div(scales, rounding_mode="floor") % 2))
+        self.aspect_ratio.fill_(V1_ASPECT_RATIO)
+        self.sharpness.copy_(SHARPNESS_TIMES_WAVELENGTH / wavelengths)
+        self.amplitude.fill_(1.0)
+        self.shift_x.zero_()
+        self.shift_y.zero_()
+
+    def kernels(self) -> Tensor:
+        """The kernels as they stand, (F, k, k)."""
+        return gabor_kernels(
+            self.frequency,
+            self.orientation,
+            self.phase,
+            self.aspect_ratio,
+            self.sharpness,
+            self.kernel_size,
+            amplitude=self.amplitude,
+            shift_x=self.shift_x.tanh(),
+            shift_y=self.shift_y.tanh(),
+        )
+
+    @property
+    def wavelength(self) -> Tensor:
+        """Wavelengths in pixels, (F,); infinite where the frequency is zero."""
+        return 2 * math.pi / self.frequency.abs()
+
+    def forward(self, x_bhwc: Tensor) -> Tensor:
+        weight = self.kernels()[:, None].expand(self.channels, 1, -1, -1)
+        response = F.conv2d(
+            x_bhwc.permute(0, 3, 1, 2), weight, self.bias.expand(self.channels), padding=self.kernel_size // 2, groups=self.channels
+        )
+        return response.permute(0, 2, 3, 1).relu_()
+
+    def bake(self) -> "BakedGaborFilter":
+        """The same filter as a constant depthwise convolution, for inference."""
+        baked = BakedGaborFilter(self.channels, self.kernel_size)
+        with torch.no_grad():
+            baked.conv.weight.copy_(self.kernels()[:, None].expand_as(baked.conv.weight))
+            baked.conv.bias.copy_(self.bias.expand(self.channels))
+        return baked.to(self.bias)
+
+
+class BakedGaborFilter(nn.Module):
+    """A learnt Gabor filter frozen into numbers: depthwise convolution, then ReLU; (B, H, W, C) -> (B, H, W, C)."""
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+
+    def forward(self, x_bhwc: Tensor) -> Tensor:
+        return self.conv(x_bhwc.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).relu_()
+
+
+def released_order(x_bhwc: Tensor) -> Tensor:
+    """The order in which the authors' code hands the filter's response on, (B, H, W, C) -> (B, H, W, C).
+
+    Their `transpose(1, 2)` and reshape of the (B, C, H, W) response read, within each image row, the C x W block as if it were W x C. The published
+    weights were trained with it and need it; a model trained here should not have it.
+    """
+    return x_bhwc.transpose(2, 3).reshape(x_bhwc.shape)

@@ -1,0 +1,55 @@
+"""Soft split of T2T-ViT (arXiv 2101.11986): overlapping patches, LayerNorm, linear, without ever building the patches.
+
+Legend: B batch, C channels, H x W map, k patch side, T tokens = H' * W', D = C * k * k the patch's length (channel first, as `nn.Unfold` lays it), E output width.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+
+def soft_split_size(size: tuple[int, int], kernel: int, stride: int) -> tuple[int, int]:
+    """Tokens along each axis: `floor((n + 2p - k) / s) + 1` with the padding of `soft_split_padding`."""
+    padding = soft_split_padding(kernel, stride)
+    height, width = ((n + 2 * padding - kernel) // stride + 1 for n in size)
+    return height, width
+
+
+def soft_split_padding(kernel: int, stride: int) -> int:
+    """Zeros around the map: 2 for 7/4, 1 for 3/2, as published; in general so that n / stride tokens come out of n pixels."""
+    return (kernel - stride + 1) // 2
+
+
+def split_linear(x_bchw: Tensor, weight: Tensor, bias: Tensor | None, kernel: int, stride: int) -> Tensor:
+    """`linear(patch)` for every overlapping patch, as one strided convolution: (B, C, H, W) -> (B, T, E).
+
+    Args:
+        weight: (E, D); bias: (E,) or None.
+    """
+    padding = soft_split_padding(kernel, stride)
+    filters = weight.reshape(weight.shape[0], x_bchw.shape[1], kernel, kernel)
+    return F.conv2d(x_bchw, filters, bias, stride=stride, padding=padding).flatten(2).transpose(1, 2)
+
+
+def split_norm_linear(  # noqa: PLR0917
+    x_bchw: Tensor, gain: Tensor, shift: Tensor, weight: Tensor, bias: Tensor | None, kernel: int, stride: int, eps: float = 1e-5
+) -> Tensor:
+    """`linear(LayerNorm(patch))` for every overlapping patch: (B, C, H, W) -> (B, T, E); the (B, T, D) patches never exist.
+
+    With `W' = weight * gain`, each row centred to sum zero over the patch, `linear(LN(patch)) = rstd(patch) * conv(x, W') + (weight @ shift + bias)`:
+    the mean of a patch falls out of a row that sums to zero. Mean and variance of each patch come from one pooling of sum(x) and sum(x^2) over the
+    channels. Gradients flow through the same identity.
+
+    Args:
+        gain, shift: the LayerNorm's (D,); weight: (E, D); bias: (E,) or None; eps: the LayerNorm's.
+    """
+    channels = x_bchw.shape[1]
+    padding = soft_split_padding(kernel, stride)
+    scaled = weight * gain
+    filters = (scaled - scaled.mean(dim=1, keepdim=True)).reshape(-1, channels, kernel, kernel)
+    response = F.conv2d(x_bchw, filters, stride=stride, padding=padding)
+    moments = torch.stack((x_bchw.mean(dim=1), x_bchw.square().mean(dim=1)), dim=1)
+    mean, square = F.avg_pool2d(moments, kernel, stride, padding).split(1, dim=1)
+    rstd = torch.rsqrt((square - mean.square()).clamp_min(0) + eps)
+    constant = weight @ shift if bias is None else weight @ shift + bias
+    return (response * rstd).flatten(2).transpose(1, 2) + constant

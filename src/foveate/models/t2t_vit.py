@@ -1,0 +1,410 @@
+"""T2T-ViT: tokens-to-token vision transformer.
+
+Paper: "Tokens-to-Token ViT: Training Vision Transformers from Scratch on ImageNet", arXiv 2101.11986. Authors' code: yitu-opensource/T2T-ViT. Written
+from the paper and from a description of the released code's behaviour; parity with its outputs is tested.
+
+Legend: B batch, C channels, H x W map, N = H * W tokens (T with the class token: 1 + N), D width of a token. A map becomes tokens in raster order.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from timm.layers import DropPath, Mlp, trunc_normal_
+from timm.models import adapt_input_conv, build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from foveate.layers.padding import pad_end
+from foveate.layers.position import resize_position_table, sinusoid_table
+from foveate.layers.soft_split import soft_split_padding, split_linear
+from foveate.layers.token_layers import TokenPerformer, TokenTransformer
+
+TokenStageName = Literal["performer", "transformer", "convolution"]
+
+TOKEN_WIDTH = 64
+KERNELS = (7, 3, 3)
+STRIDES = (4, 2, 2)
+SMALL_STRIDES = (1, 2, 2)
+
+# width, depth, heads, MLP ratio, token stage. Source: table 1 of the paper and the released code.
+VARIANTS: dict[str, tuple[int, int, int, float, TokenStageName]] = {
+    "t2t_vit_7": (256, 7, 4, 2.0, "performer"),
+    "t2t_vit_10": (256, 10, 4, 2.0, "performer"),
+    "t2t_vit_12": (256, 12, 4, 2.0, "performer"),
+    "t2t_vit_14": (384, 14, 6, 3.0, "performer"),
+    "t2t_vit_19": (448, 19, 7, 3.0, "performer"),
+    "t2t_vit_24": (512, 24, 8, 3.0, "performer"),
+    "t2t_vit_t_14": (384, 14, 6, 3.0, "transformer"),
+    "t2t_vit_t_19": (448, 19, 7, 3.0, "transformer"),
+    "t2t_vit_t_24": (512, 24, 8, 3.0, "transformer"),
+    "t2t_vit_c_14": (384, 14, 6, 3.0, "convolution"),
+    "t2t_vit_14_resnext": (384, 14, 32, 3.0, "performer"),
+    "t2t_vit_14_wide": (768, 4, 12, 3.0, "performer"),
+}
+
+
+class TokenStage(nn.Module):
+    """Tokens-to-token: split -> layer -> map -> split -> layer -> map -> split -> linear.
+
+    (B, in_chans, H, W), H and W divisible by the first stride -> the maps after the two layers, (B, 64, H', W') channels-last, and the tokens (B, N, D).
+    """
+
+    def __init__(self, in_chans: int, width: int, layer: type[TokenPerformer] | type[TokenTransformer], strides: Sequence[int]) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        self.layer1 = layer(in_chans * KERNELS[0] ** 2, TOKEN_WIDTH, KERNELS[0], strides[0])
+        self.layer2 = layer(TOKEN_WIDTH * KERNELS[1] ** 2, TOKEN_WIDTH, KERNELS[1], strides[1])
+        self.project = nn.Linear(TOKEN_WIDTH * KERNELS[2] ** 2, width)
+
+    def forward(self, x_bchw: Tensor) -> tuple[list[Tensor], Tensor]:
+        maps = []
+        height, width = x_bchw.shape[-2:]
+        for layer, stride in ((self.layer1, self.strides[0]), (self.layer2, self.strides[1])):
+            height, width = -(-height // stride), -(-width // stride)
+            x_bchw = tokens_to_map(layer(x_bchw), (height, width))
+            maps.append(x_bchw)
+        return maps, split_linear(x_bchw, self.project.weight, self.project.bias, KERNELS[2], self.strides[2])
+
+
+class ConvTokenStage(nn.Module):
+    """The paper's comparison: three plain convolutions (sides 7, 3, 3) in place of the token layers; in and out as `TokenStage`."""
+
+    def __init__(self, in_chans: int, width: int, strides: Sequence[int]) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        paddings = [soft_split_padding(kernel, stride) for kernel, stride in zip(KERNELS, strides, strict=True)]
+        self.conv1 = nn.Conv2d(in_chans, TOKEN_WIDTH, KERNELS[0], strides[0], paddings[0])
+        self.conv2 = nn.Conv2d(TOKEN_WIDTH, TOKEN_WIDTH, KERNELS[1], strides[1], paddings[1])
+        self.project = nn.Conv2d(TOKEN_WIDTH, width, KERNELS[2], strides[2], paddings[2])
+
+    def forward(self, x_bchw: Tensor) -> tuple[list[Tensor], Tensor]:
+        first = self.conv1(x_bchw)
+        second = self.conv2(first)
+        return [first, second], map_to_tokens(self.project(second))
+
+
+def make_token_stage(name: TokenStageName, in_chans: int, width: int, strides: Sequence[int]) -> nn.Module:
+    """The token stage called `name`; ValueError for another name."""
+    if name == "convolution":
+        return ConvTokenStage(in_chans, width, strides)
+    layers: dict[str, type[TokenPerformer] | type[TokenTransformer]] = {"performer": TokenPerformer, "transformer": TokenTransformer}
+    if name not in layers:
+        raise ValueError(f"token_stage: found {name!r}, expected 'performer', 'transformer' or 'convolution'")
+    return TokenStage(in_chans, width, layers[name], strides)
+
+
+class Attention(nn.Module):
+    """Softmax self-attention over T tokens: (B, T, D) -> (B, T, D).
+
+    qkv without bias, scale head_dim^-0.5: the published code can set width^-0.5 by a flag that its training never used.
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block, (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, width: int, attention: nn.Module, mlp: nn.Module, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = attention
+        self.drop_path1 = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = mlp
+        self.drop_path2 = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path1(self.attn(self.norm1(x)))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
+
+
+def map_to_tokens(x_bchw: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, N, C) in raster order; a view where the map is channels-last."""
+    return x_bchw.flatten(2).transpose(1, 2)
+
+
+def tokens_to_map(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, N, C) -> (B, C, H, W), channels-last in memory; a view."""
+    return x.unflatten(1, size).permute(0, 3, 1, 2)
+
+
+class T2TViT(nn.Module):
+    """T2T-ViT backbone and classifier, with timm's contract; any height and width from 16 px up.
+
+    A picture is padded at its end to a multiple of 4, so that the maps have ceil(H/s) x ceil(W/s) places; the position table belongs to `img_size`
+    and is resized per axis, in every forward, for a picture of another size (`set_input_size` does it once and for all).
+
+    Feature maps, in the order of `feature_info`: after each of the two token layers (strides 4 and 8, 64 channels), then after each block (stride
+    16). `features_only=True` gives the first two and the last.
+
+    Args:
+        num_classes: width of the classifier; 0 for none.
+        in_chans: channels of the picture.
+        img_size: (H, W) or one number, in pixels, that the position table is made for.
+        embed_dim, depth, num_heads, mlp_ratio: of the backbone.
+        token_stage: "performer", "transformer" or "convolution".
+        small_images: for pictures of 32 to 64 px: the strides of the soft splits are 1, 2, 2 instead of 4, 2, 2, so that 32 px give 8 x 8 tokens.
+            The parameters are the same but for the position table's size: published weights load.
+        global_pool: "token" (the class token) or "avg" (the mean of the others).
+        drop_rate: dropout before the classifier.
+        proj_drop_rate: dropout after each linear of the blocks' MLPs.
+        drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        *,
+        img_size: int | tuple[int, int] = 224,
+        embed_dim: int = 256,
+        depth: int = 7,
+        num_heads: int = 4,
+        mlp_ratio: float = 2.0,
+        token_stage: TokenStageName = "performer",
+        small_images: bool = False,
+        global_pool: str = "token",
+        drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.in_chans, self.num_heads, self.mlp_ratio, self.proj_drop_rate = in_chans, num_heads, mlp_ratio, proj_drop_rate
+        self.strides = SMALL_STRIDES if small_images else STRIDES
+        self.img_size = _pair(img_size)
+        self.global_pool = global_pool
+        self.grad_checkpointing = False
+
+        self.token_stage = make_token_stage(token_stage, in_chans, embed_dim, self.strides)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(sinusoid_table(1 + math.prod(self.grid_size(self.img_size)), embed_dim), requires_grad=False)
+        self.blocks = self.make_blocks(embed_dim, depth, drop_path_rate)
+        self.num_features = self.head_hidden_size = self.widths[-1]
+        self.norm = nn.LayerNorm(self.num_features)
+        self.head_drop = nn.Dropout(drop_rate)
+        self.reset_classifier(num_classes)
+        trunc_normal_(self.cls_token, std=0.02)
+        self.apply(init_weights)
+
+        first, second, third = self.strides
+        stage = [{"num_chs": TOKEN_WIDTH, "reduction": r, "module": f"token_stage.layer{i}"} for i, r in ((1, first), (2, first * second))]
+        last = [{"num_chs": c, "reduction": first * second * third, "module": f"blocks.{i}"} for i, c in enumerate(self.widths)]
+        self.feature_info = stage + last
+
+    def make_blocks(self, width: int, depth: int, drop_path_rate: float) -> nn.ModuleList:
+        """The backbone's blocks; a model of another backbone overrides this and `widths`."""
+        rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
+        return nn.ModuleList(Block(width, self.make_attention(width), self.make_mlp(width), rate) for rate in rates)
+
+    def make_attention(self, width: int) -> nn.Module:
+        return Attention(width, self.num_heads)
+
+    def make_mlp(self, width: int) -> nn.Module:
+        return Mlp(width, int(width * self.mlp_ratio), drop=self.proj_drop_rate)
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels after each entry of `blocks`."""
+        return [self.cls_token.shape[-1]] * len(self.blocks)
+
+    def grid_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Tokens (h, w) of a picture of `size` = (H, W) pixels."""
+        height, width = size
+        for stride in self.strides:
+            height, width = -(-height // stride), -(-width // stride)
+        return height, width
+
+    def _embed(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The token stage's maps, and the tokens with class token and positions, (B, 1 + N, D)."""
+        table = resize_position_table(self.pos_embed, self.grid_size(self.img_size), self.grid_size((x.shape[-2], x.shape[-1])))
+        maps, tokens = self.token_stage(pad_end(x.contiguous(memory_format=torch.channels_last), self.strides[0]))
+        return maps, torch.cat((self.cls_token.expand(x.shape[0], -1, -1).to(tokens.dtype), tokens), dim=1) + table
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        return checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing and self.training else block(x)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """All tokens, normalised: (B, in_chans, H, W) -> (B, 1 + N, D), the class token first."""
+        _, tokens = self._embed(x)
+        for block in self.blocks:
+            tokens = self._run(block, tokens)
+        return self.norm(tokens)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits (B, num_classes) of the tokens, or with `pre_logits` the vector (B, D) before the classifier."""
+        if self.global_pool == "token":
+            x = x[:, 0]
+        elif self.global_pool == "avg":
+            x = x[:, 1:].mean(dim=1)
+        x = self.head_drop(x)
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Features in `indices` (of `feature_info`; all, the last n, or a list), after timm's contract: a list, or (last tokens, list).
+
+        With `return_prefix_tokens` each is a pair (feature, class token), None for the token stage's maps, which have none.
+        """
+        if output_fmt not in ("NCHW", "NLC"):
+            raise ValueError(f"output_fmt: found {output_fmt!r}, expected 'NCHW' or 'NLC'")
+        taken, last = feature_take_indices(2 + len(self.blocks), indices)
+        maps, tokens = self._embed(x)
+        grid = self.grid_size((x.shape[-2], x.shape[-1]))
+        features: list[tuple[Tensor, Tensor | None]] = [(maps[i], None) for i in (0, 1) if i in taken]
+        for index, block in enumerate(self.blocks, start=2):
+            if stop_early and index > last:
+                break
+            tokens = self._run(block, tokens)
+            if index in taken:
+                shown = self.norm(tokens) if norm and index == 1 + len(self.blocks) else tokens
+                features.append((tokens_to_map(shown[:, 1:], grid), shown[:, 0]))
+        if output_fmt == "NLC":
+            features = [(map_to_tokens(feature), prefix) for feature, prefix in features]
+        results = features if return_prefix_tokens else [feature for feature, _ in features]
+        return results if intermediates_only else (self.norm(tokens), results)
+
+    def prune_intermediate_layers(self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True) -> list[int]:
+        """Drops the blocks behind the last of `indices`, and the head: what a features-only model does not need."""
+        taken, last = feature_take_indices(2 + len(self.blocks), indices)
+        self.blocks = self.blocks[: max(0, last - 1)]
+        if prune_norm:
+            self.norm = nn.Identity()
+        if prune_head:
+            self.reset_classifier(0)
+        return list(taken)
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh classifier of another width; 0 takes it away."""
+        self.num_classes = num_classes
+        self.global_pool = self.global_pool if global_pool is None else global_pool
+        self.head = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        init_weights(self.head)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Computes the blocks again in the backward pass instead of keeping their activations."""
+        self.grad_checkpointing = enable
+
+    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
+        """Resizes the position table for pictures of `img_size` = (H, W) pixels."""
+        size = _pair(img_size)
+        table = resize_position_table(self.pos_embed.detach(), self.grid_size(self.img_size), self.grid_size(size))
+        self.pos_embed = nn.Parameter(table, requires_grad=False)
+        self.img_size = size
+        self.pretrained_cfg: dict[str, Any] = {**self.pretrained_cfg, "input_size": (self.in_chans, *size)}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns of parameter names from the input to the output, for layer decay."""
+        return {"stem": r"^cls_token|pos_embed|token_stage", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
+
+    def no_weight_decay(self) -> set[str]:
+        return {"cls_token", "pos_embed"} | {name for name, _ in self.named_parameters() if name.endswith("random_features")}
+
+    def adapt_state_dict(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[tuple[str, tuple[int, ...], tuple[int, ...]]]]:
+        """`state` with its position table and first layer fitted to this model, and what was changed: name, shape found, shape made.
+
+        A table of another length must be that of a square grid, as every published one is: nothing in a file tells the sides.
+        """
+        fitted = dict(state)
+        table = state.get("pos_embed")
+        if table is not None and table.shape[1] != self.pos_embed.shape[1]:
+            side = math.isqrt(table.shape[1] - 1)
+            if side * side == table.shape[1] - 1:
+                fitted["pos_embed"] = resize_position_table(table, (side, side), self.grid_size(self.img_size))
+        own = self.state_dict()
+        for name in own:
+            if name in state and state[name].shape != own[name].shape and name.startswith(("token_stage.layer1.", "token_stage.conv1.")):
+                fitted[name] = _fit_channels(state[name], self.in_chans)
+        changes = [
+            (name, tuple(state[name].shape), tuple(value.shape)) for name, value in fitted.items() if value.shape != state[name].shape
+        ]
+        return fitted, changes
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
+
+
+def _fit_channels(value: Tensor, in_chans: int) -> Tensor:
+    """A first layer's tensor for other picture channels: a convolution, a linear over patches (channel first), or a LayerNorm over patches."""
+    area = KERNELS[0] ** 2
+    if value.ndim == 4:
+        return adapt_input_conv(in_chans, value)
+    if value.ndim == 2:
+        return adapt_input_conv(in_chans, value.unflatten(1, (-1, KERNELS[0], KERNELS[0]))).flatten(1)
+    if value.numel() % area:
+        return value
+    per_channel = value.reshape(-1, area)
+    return per_channel.mean(dim=0) if in_chans == 1 else per_channel[torch.arange(in_chans) % len(per_channel)].flatten()
+
+
+def init_weights(module: nn.Module) -> None:
+    """Linear layers truncated normal 0.02, biases 0; norms keep 1 and 0, convolutions PyTorch's own start."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def default_config(first_conv: str) -> dict[str, Any]:
+    """timm's description of a T2T-ViT: evaluation at 224 after resizing to 248, bicubic."""
+    return {
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "crop_pct": 224 / 248,
+        "interpolation": "bicubic",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "first_conv": first_conv,
+        "classifier": "head",
+        "license": "apache-2.0",
+    }
+
+
+FIRST_LAYER = {"performer": "token_stage.layer1.kqv", "transformer": "token_stage.layer1.qkv", "convolution": "token_stage.conv1"}
+
+default_cfgs = generate_default_cfgs({name: default_config(FIRST_LAYER[stage]) for name, (_, _, _, _, stage) in VARIANTS.items()})
+
+
+def _register(name: str) -> Callable[..., T2TViT]:
+    width, depth, heads, ratio, stage = VARIANTS[name]
+    variant = {"embed_dim": width, "depth": depth, "num_heads": heads, "mlp_ratio": ratio, "token_stage": stage}
+
+    def create(pretrained: bool = False, **kwargs: Any) -> T2TViT:
+        features = {"out_indices": (0, 1, -1), "feature_cls": "getter"}
+        return build_model_with_cfg(T2TViT, name, pretrained, feature_cfg=features, **{**variant, **kwargs})
+
+    create.__name__ = name
+    create.__doc__ = f"T2T-ViT, width {width}, depth {depth}, {heads} heads, {stage} token stage; the arguments of `T2TViT`."
+    return register_model(create)
+
+
+for _name in VARIANTS:
+    _register(_name)

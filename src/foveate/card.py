@@ -53,4 +53,6 @@ class ModelCard:
             names = tuple(values.pop("class_names", ()))
             return cls(**values, class_names=names, preprocessing=Preprocessing(**tuples))
         except (TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"unreadable model card: found {error}, expected the JSON that this project writes into its weight files") from None
+            raise UserError(
+                f"unreadable model card: found {error}, expected the JSON that this project writes into its weight files"
+            ) from None

@@ -70,7 +70,9 @@ def open_model(path: str | Path) -> tuple[nn.Module, ModelCard]:
     file = weight_file(path)
     card = read_weights(file).card
     if card is None:
-        raise UserError(f"{file}: found weights without a model card, expected a file written by this project; run 'foveate convert' on it first")
+        raise UserError(
+            f"{file}: found weights without a model card, expected a file written by this project; run 'foveate convert' on it first"
+        )
     model = create_model(
         card.model, file, num_classes=card.num_classes, in_chans=card.in_chans, img_size=card.preprocessing.size, **card.options
     )

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 class MultiPathFeedForward(nn.Module):
     """Linear to the hidden width, split into paths that filter one after another, linear back: (B, H, W, C) -> (B, H, W, C).
 
-    `y1 = GELU(dw1(x1))`, `yi = GELU(dwi(xi + y(i-1)))`, every dw a 3x3 depthwise convolution with bias; no activation directly after the first
-    linear. Two paths are the released DPFFN; the paper draws a stack of three convolutions, which may be three paths, or four of which the first
-    passes untouched.
+    `y1 = GELU(dw1(x1))`, `yi = GELU(dwi(xi + y(i-1)))`, every dw a 3x3 depthwise convolution with bias; no activation directly after the
+    first linear. Two paths are the released DPFFN; the paper draws a stack of three convolutions, which may be three paths, or four of
+    which the first passes untouched.
 
     Args:
         channels: C.

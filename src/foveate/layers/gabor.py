@@ -7,7 +7,7 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 GaborStart = Literal["spread", "random"]
@@ -18,7 +18,7 @@ SHARPNESS_TIMES_WAVELENGTH = 1 / (math.sqrt(2) * 0.56)
 V1_ASPECT_RATIO = 0.5
 
 
-def gabor_kernels(  # noqa: PLR0917
+def gabor_kernels(
     frequency: Tensor,
     orientation: Tensor,
     phase: Tensor,
@@ -36,8 +36,9 @@ def gabor_kernels(  # noqa: PLR0917
     x runs to the right and y downwards, in pixels.
 
     Equal to the textbook form with `wavelength = 2 pi / frequency` (pixels) and `bandwidth sigma = 1 / (sqrt(2) sharpness)` (pixels): see
-    `frequency_of` and `sharpness_of`. Since y points down, `orientation` (radians) turns counter-clockwise as seen on the picture. The authors'
-    released code computes the same function; at other sides than 3 it squeezes its grid into -1..1, here a coordinate is always a pixel.
+    `frequency_of` and `sharpness_of`. Since y points down, `orientation` (radians) turns counter-clockwise as seen on the picture. The
+    authors' released code computes the same function; at other sides than 3 it squeezes its grid into -1..1, here a coordinate is always
+    a pixel.
 
     Args:
         frequency, orientation, phase, aspect_ratio, sharpness: shape (F,); radians per pixel, radians, radians, 1, 1 per pixel.
@@ -74,17 +75,16 @@ def sharpness_of(bandwidth: Tensor) -> Tensor:
 class LearnableGaborFilter(nn.Module):
     """Depthwise convolution with Gabor kernels whose parameters are learnt, then ReLU: (B, H, W, C) -> (B, H, W, C).
 
-    The parameters (each of shape (F,)) are those of `gabor_kernels`; the shifts go through tanh, so that a filter stays within a pixel of its place.
-    None of them takes weight decay: they are one-dimensional. In evaluation the kernels are constants: `bake` puts an ordinary convolution in place.
+    The parameters (each of shape (F,)) are those of `gabor_kernels`; the shifts go through tanh, so that a filter stays within a pixel of
+    its place. None of them takes weight decay: they are one-dimensional. For inference the kernels are constants: see `bake`.
 
     Args:
         channels: C.
         shared: one filter for all channels (the released models) instead of one per channel (the paper's bank).
         kernel_size: k, odd, in pixels.
-        start: "random" draws every parameter from a standard normal, as the released code does; "spread" lays orientations evenly over half a
-            turn and wavelengths evenly in their logarithm from 2 px (the Nyquist limit) to the kernel's width, with the bandwidth and the aspect
-            ratio of V1 cells and phases alternating between even and odd. Open in the paper.
-        token_order: "released" hands the response on in the order in which the authors' published weights were trained; see `released_order`.
+        start: "random" draws every parameter from a standard normal, as the released code does; "spread" lays orientations evenly over
+            half a turn and wavelengths evenly in their logarithm from 2 px (the Nyquist limit) to the kernel's width, with the bandwidth
+            and the aspect ratio of V1 cells and phases alternating between even and odd. Open in the paper.
     """
 
     def __init__(self, channels: int, *, shared: bool = False, kernel_size: int = 3, start: GaborStart = "spread") -> None:
@@ -93,8 +93,15 @@ class LearnableGaborFilter(nn.Module):
         self.kernel_size = kernel_size
         self.start = start
         filters = 1 if shared else channels
-        for name in ("frequency", "orientation", "phase", "aspect_ratio", "sharpness", "shift_x", "shift_y", "amplitude", "bias"):
-            self.register_parameter(name, nn.Parameter(torch.empty(filters)))
+        self.frequency = nn.Parameter(torch.empty(filters))
+        self.orientation = nn.Parameter(torch.empty(filters))
+        self.phase = nn.Parameter(torch.empty(filters))
+        self.aspect_ratio = nn.Parameter(torch.empty(filters))
+        self.sharpness = nn.Parameter(torch.empty(filters))
+        self.shift_x = nn.Parameter(torch.empty(filters))
+        self.shift_y = nn.Parameter(torch.empty(filters))
+        self.amplitude = nn.Parameter(torch.empty(filters))
+        self.bias = nn.Parameter(torch.empty(filters))
         self.reset_parameters()
 
     @torch.no_grad()
@@ -141,17 +148,14 @@ class LearnableGaborFilter(nn.Module):
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
         weight = self.kernels()[:, None].expand(self.channels, 1, -1, -1)
-        response = F.conv2d(
-            x_bhwc.permute(0, 3, 1, 2), weight, self.bias.expand(self.channels), padding=self.kernel_size // 2, groups=self.channels
-        )
-        return response.permute(0, 2, 3, 1).relu_()
+        return filter_channels(x_bhwc, weight, self.bias.expand(self.channels))
 
     def bake(self) -> "BakedGaborFilter":
         """The same filter as a constant depthwise convolution, for inference."""
         baked = BakedGaborFilter(self.channels, self.kernel_size)
         with torch.no_grad():
-            baked.conv.weight.copy_(self.kernels()[:, None].expand_as(baked.conv.weight))
-            baked.conv.bias.copy_(self.bias.expand(self.channels))
+            baked.weight.copy_(self.kernels()[:, None].expand_as(baked.weight))
+            baked.bias.copy_(self.bias.expand(self.channels))
         return baked.to(self.bias)
 
 
@@ -160,16 +164,23 @@ class BakedGaborFilter(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+        self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.empty(channels))
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
-        return self.conv(x_bhwc.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).relu_()
+        return filter_channels(x_bhwc, self.weight, self.bias)
+
+
+def filter_channels(x_bhwc: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Depthwise convolution of a channels-last map with odd (C, 1, k, k) kernels, then ReLU; the size stays."""
+    response = F.conv2d(x_bhwc.permute(0, 3, 1, 2), weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
+    return response.permute(0, 2, 3, 1).relu_()
 
 
 def released_order(x_bhwc: Tensor) -> Tensor:
     """The order in which the authors' code hands the filter's response on, (B, H, W, C) -> (B, H, W, C).
 
-    Their `transpose(1, 2)` and reshape of the (B, C, H, W) response read, within each image row, the C x W block as if it were W x C. The published
-    weights were trained with it and need it; a model trained here should not have it.
+    Their `transpose(1, 2)` and reshape of the (B, C, H, W) response read, within each image row, the C x W block as if it were W x C. The
+    published weights were trained with it and need it; a model trained here should not have it.
     """
     return x_bhwc.transpose(2, 3).reshape(x_bhwc.shape)

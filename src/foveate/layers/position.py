@@ -1,7 +1,7 @@
 """Where a token stands: the sinusoid table, its resizing to any grid, and the convolutional position embedding."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 

@@ -1,10 +1,11 @@
 """Soft split of T2T-ViT (arXiv 2101.11986): overlapping patches, LayerNorm, linear, without ever building the patches.
 
-Legend: B batch, C channels, H x W map, k patch side, T tokens = H' * W', D = C * k * k the patch's length (channel first, as `nn.Unfold` lays it), E output width.
+Legend: B batch, C channels, H x W map, k patch side, T tokens = H' * W', D = C * k * k the patch's length (channel first, as `nn.Unfold`
+lays it), E output width.
 """
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -31,14 +32,14 @@ def split_linear(x_bchw: Tensor, weight: Tensor, bias: Tensor | None, kernel: in
     return F.conv2d(x_bchw, filters, bias, stride=stride, padding=padding).flatten(2).transpose(1, 2)
 
 
-def split_norm_linear(  # noqa: PLR0917
+def split_norm_linear(
     x_bchw: Tensor, gain: Tensor, shift: Tensor, weight: Tensor, bias: Tensor | None, kernel: int, stride: int, eps: float = 1e-5
 ) -> Tensor:
     """`linear(LayerNorm(patch))` for every overlapping patch: (B, C, H, W) -> (B, T, E); the (B, T, D) patches never exist.
 
-    With `W' = weight * gain`, each row centred to sum zero over the patch, `linear(LN(patch)) = rstd(patch) * conv(x, W') + (weight @ shift + bias)`:
-    the mean of a patch falls out of a row that sums to zero. Mean and variance of each patch come from one pooling of sum(x) and sum(x^2) over the
-    channels. Gradients flow through the same identity.
+    With `W' = weight * gain`, each row centred to sum zero over the patch, `linear(LN(patch)) = rstd(patch) * conv(x, W') + (weight @
+    shift + bias)`: the mean of a patch falls out of a row that sums to zero. Mean and variance of each patch come from one pooling of
+    sum(x) and sum(x^2) over the channels. Gradients flow through the same identity.
 
     Args:
         gain, shift: the LayerNorm's (D,); weight: (E, D); bias: (E,) or None; eps: the LayerNorm's.

@@ -7,7 +7,7 @@ Each layer takes the map, splits it softly and gives (B, T, E); its shortcut is 
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 
@@ -26,10 +26,10 @@ def orthogonal_features(features: int, width: int, generator: torch.Generator | 
 def performer_attention(q: Tensor, k: Tensor, v: Tensor, features: Tensor) -> Tensor:
     """Linear attention with positive random features (Performer, arXiv 2009.14794), stable at any magnitude.
 
-    `phi(x) = exp(w x - |x|^2 / 2) / sqrt(M)`; `y = phi(q) (phi(k)^T v) / (phi(q) . sum phi(k) + 1e-8)`. The published code overflows where w x is
-    large and divides by zero where |x| is. Here the largest exponent of each feature over the tokens is taken out of k and given to q, and the
-    largest exponent of each q is taken out of numerator and denominator alike, so that the sum in the denominator is at least 1. The value is
-    the published one, the 1e-8 included, up to rounding.
+    `phi(x) = exp(w x - |x|^2 / 2) / sqrt(M)`; `y = phi(q) (phi(k)^T v) / (phi(q) . sum phi(k) + 1e-8)`. The published code overflows
+    where w x is large and divides by zero where |x| is. Here the largest exponent of each feature over the tokens is taken out of k and
+    given to q, and the largest exponent of each q is taken out of numerator and denominator alike, so that the sum in the denominator is
+    at least 1. The value is the published one, the 1e-8 included, up to rounding.
 
     Args:
         q, k, v: (B, T, E), float32 or wider; features: w, (M, E).

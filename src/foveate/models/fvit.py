@@ -1,14 +1,14 @@
 """FViT: a focal vision transformer with Gabor filters in place of self-attention.
 
-Paper: "FViT: A Focal Vision Transformer with Gabor Filter", arXiv 2402.11303. Authors' code: nkusyl/FViT. Written from the paper and from a description
-of the released code's behaviour; parity with its outputs is tested.
+Paper: "FViT: A Focal Vision Transformer with Gabor Filter", arXiv 2402.11303. Authors' code: nkusyl/FViT. Written from the paper and from
+a description of the released code's behaviour; parity with its outputs is tested.
 
-Legend: B batch, C channels, H x W map. Between the stem and the head a map is (B, H, W, C) in memory, which is (B, C, H, W) channels-last seen
-from the other side: `permute` changes the view, never the numbers, and tokens need no reshaping at all.
+Legend: B batch, C channels, H x W map. Between the stem and the head a map is (B, H, W, C) in memory, which is (B, C, H, W) channels-last
+seen from the other side: `permute` changes the view, never the numbers, and tokens need no reshaping at all.
 
-Two families, one set of parts: `fvit_tiny` ... follow the paper (a bank of one Gabor filter per channel, several feed-forward paths, a convolution
-in the head); `fvit_tiny_dp` ... follow the released code and its published weights (one filter per block, two paths, a linear head). The paper's
-table of widths and depths could not be recovered for the first family, which uses those of the second.
+Two families, one set of parts: `fvit_tiny` ... follow the paper (a bank of one Gabor filter per channel, several feed-forward paths, a
+convolution in the head); `fvit_tiny_dp` ... follow the released code and its published weights (one filter per block, two paths, a linear
+head). The paper's table of widths and depths could not be recovered for the first family, which uses those of the second.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 class Stem(nn.Module):
-    """Three 3x3 convolutions, each conv -> GELU -> BatchNorm, the first with stride: (B, in_chans, H, W) -> (B, C, ceil(H/s), ceil(W/s))."""
+    """Three 3x3 convolutions, each conv -> GELU -> BatchNorm, the first with a stride: (B, in_chans, H, W) -> (B, C, H/s, W/s)."""
 
     def __init__(self, in_chans: int, width: int, stride: int) -> None:
         super().__init__()
@@ -130,8 +130,8 @@ class FViT(nn.Module):
         gabor_start: see `LearnableGaborFilter`.
         paths: groups of the multi-path feed-forward.
         conv_head: 1x1 convolution to 1280 -> BatchNorm -> SiLU before pooling (the paper), instead of LayerNorm (the released code).
-        small_images: for pictures of 32 to 64 px: the stem and the first embedding keep the size, so that the strides are 1, 2, 4, 8 instead of
-            4, 8, 16, 32. The parameters are the same: published weights load.
+        small_images: for pictures of 32 to 64 px: the stem and the first embedding keep the size, so that the strides are 1, 2, 4, 8
+            instead of 4, 8, 16, 32. The parameters are the same: published weights load.
         token_order: "released" for the authors' weights; see `released_order`.
         global_pool: "avg", or "" for none.
         drop_rate: dropout before the classifier.
@@ -272,8 +272,9 @@ class FViT(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Computes the blocks again in the backward pass instead of keeping their activations."""
-        for stage in self.stages:
-            stage.grad_checkpointing = enable
+        for module in self.modules():
+            if isinstance(module, Stage):
+                module.grad_checkpointing = enable
 
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
         """Nothing depends on the size: only the size named in `pretrained_cfg` changes."""
@@ -299,7 +300,7 @@ class FViT(nn.Module):
         return {**state, name: fitted}, [(name, tuple(weight.shape), tuple(fitted.shape))]
 
     def bake(self) -> "FViT":
-        """Puts every learnt Gabor filter, in place, into an ordinary convolution; for inference, since nothing of it can be learnt any more."""
+        """Put a constant convolution in the place of every learnt Gabor filter: for inference, as nothing of it can be learnt any more."""
         for module in list(self.modules()):
             if isinstance(module, BionicFocalVisionBlock) and isinstance(module.mixer, LearnableGaborFilter):
                 module.mixer = module.mixer.bake()
@@ -307,7 +308,7 @@ class FViT(nn.Module):
 
 
 def init_weights(module: nn.Module) -> None:
-    """Linear layers truncated normal 0.02, convolutions Kaiming normal by fan-out, biases 0; norms and Gabor filters keep their own start."""
+    """Linear layers truncated normal 0.02, convolutions Kaiming normal by fan-out, biases 0; norms and Gabor filters keep theirs."""
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)

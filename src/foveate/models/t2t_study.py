@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from foveate.models.t2t_vit import FIRST_LAYER, Attention, Block, T2TViT, default_config
 

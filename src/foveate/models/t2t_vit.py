@@ -1,9 +1,11 @@
 """T2T-ViT: tokens-to-token vision transformer.
 
-Paper: "Tokens-to-Token ViT: Training Vision Transformers from Scratch on ImageNet", arXiv 2101.11986. Authors' code: yitu-opensource/T2T-ViT. Written
-from the paper and from a description of the released code's behaviour; parity with its outputs is tested.
+Paper: "Tokens-to-Token ViT: Training Vision Transformers from Scratch on ImageNet", arXiv 2101.11986. Authors' code:
+yitu-opensource/T2T-ViT. Written from the paper and from a description of the released code's behaviour; parity with its outputs is
+tested.
 
-Legend: B batch, C channels, H x W map, N = H * W tokens (T with the class token: 1 + N), D width of a token. A map becomes tokens in raster order.
+Legend: B batch, C channels, H x W map, N = H * W tokens (T with the class token: 1 + N), D width of a token. A map becomes tokens in
+raster order.
 """
 
 import math
@@ -11,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from timm.layers import DropPath, Mlp, trunc_normal_
 from timm.models import adapt_input_conv, build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
@@ -50,7 +52,8 @@ VARIANTS: dict[str, tuple[int, int, int, float, TokenStageName]] = {
 class TokenStage(nn.Module):
     """Tokens-to-token: split -> layer -> map -> split -> layer -> map -> split -> linear.
 
-    (B, in_chans, H, W), H and W divisible by the first stride -> the maps after the two layers, (B, 64, H', W') channels-last, and the tokens (B, N, D).
+    (B, in_chans, H, W), H and W divisible by the first stride -> the maps after the two layers, (B, 64, H', W') channels-last, and the
+    tokens (B, N, D).
     """
 
     def __init__(self, in_chans: int, width: int, layer: type[TokenPerformer] | type[TokenTransformer], strides: Sequence[int]) -> None:
@@ -144,11 +147,11 @@ def tokens_to_map(x: Tensor, size: tuple[int, int]) -> Tensor:
 class T2TViT(nn.Module):
     """T2T-ViT backbone and classifier, with timm's contract; any height and width from 16 px up.
 
-    A picture is padded at its end to a multiple of 4, so that the maps have ceil(H/s) x ceil(W/s) places; the position table belongs to `img_size`
-    and is resized per axis, in every forward, for a picture of another size (`set_input_size` does it once and for all).
+    A picture is padded at its end to a multiple of 4, so that the maps have ceil(H/s) x ceil(W/s) places; the position table belongs to
+    `img_size` and is resized per axis, in every forward, for a picture of another size (`set_input_size` does it once and for all).
 
-    Feature maps, in the order of `feature_info`: after each of the two token layers (strides 4 and 8, 64 channels), then after each block (stride
-    16). `features_only=True` gives the first two and the last.
+    Feature maps, in the order of `feature_info`: after each of the two token layers (strides 4 and 8, 64 channels), then after each block
+    (stride 16). `features_only=True` gives the first two and the last.
 
     Args:
         num_classes: width of the classifier; 0 for none.
@@ -156,8 +159,8 @@ class T2TViT(nn.Module):
         img_size: (H, W) or one number, in pixels, that the position table is made for.
         embed_dim, depth, num_heads, mlp_ratio: of the backbone.
         token_stage: "performer", "transformer" or "convolution".
-        small_images: for pictures of 32 to 64 px: the strides of the soft splits are 1, 2, 2 instead of 4, 2, 2, so that 32 px give 8 x 8 tokens.
-            The parameters are the same but for the position table's size: published weights load.
+        small_images: for pictures of 32 to 64 px: the strides of the soft splits are 1, 2, 2 instead of 4, 2, 2, so that 32 px give
+            8 x 8 tokens. The parameters are the same but for the position table's size: published weights load.
         global_pool: "token" (the class token) or "avg" (the mean of the others).
         drop_rate: dropout before the classifier.
         proj_drop_rate: dropout after each linear of the blocks' MLPs.
@@ -193,7 +196,7 @@ class T2TViT(nn.Module):
         self.pos_embed = nn.Parameter(sinusoid_table(1 + math.prod(self.grid_size(self.img_size)), embed_dim), requires_grad=False)
         self.blocks = self.make_blocks(embed_dim, depth, drop_path_rate)
         self.num_features = self.head_hidden_size = self.widths[-1]
-        self.norm = nn.LayerNorm(self.num_features)
+        self.norm: nn.Module = nn.LayerNorm(self.num_features)
         self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes)
         trunc_normal_(self.cls_token, std=0.02)
@@ -353,7 +356,7 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def _fit_channels(value: Tensor, in_chans: int) -> Tensor:
-    """A first layer's tensor for other picture channels: a convolution, a linear over patches (channel first), or a LayerNorm over patches."""
+    """A first layer's tensor for other picture channels: a convolution, or a linear or LayerNorm over patches (channel first)."""
     area = KERNELS[0] ** 2
     if value.ndim == 4:
         return adapt_input_conv(in_chans, value)

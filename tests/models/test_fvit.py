@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from foveate.factory import create_model
+
+
+@pytest.mark.parametrize("name", ["fvit_tiny", "fvit_tiny_dp"])
+def test_baked_model_is_the_same_function(name: str) -> None:
+    model = create_model(name, depths=(1, 1, 2, 1)).eval()
+    x = torch.randn(1, 3, 48, 64)
+    with torch.no_grad():
+        expected = model(x)
+        assert sum(".mixer.frequency" in key for key in model.state_dict()) == 5
+        torch.testing.assert_close(model.bake()(x), expected, atol=1e-6, rtol=0)
+    assert not any(".mixer.frequency" in key for key in model.state_dict())
+
+
+def test_token_order_is_explicit_and_changes_the_function() -> None:
+    model = create_model("fvit_tiny_dp", depths=(1, 1, 1, 1)).eval()
+    released = create_model("fvit_tiny_dp", depths=(1, 1, 1, 1), token_order="released").eval()
+    released.load_state_dict(model.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert model.token_order == "raster"
+        assert (model(x) - released(x)).abs().max() > 1e-4
+        model.token_order = "released"
+        assert torch.equal(model(x), released(x))
+    with pytest.raises(ValueError, match="'raster' or 'released'"):
+        model.token_order = "columns"
+
+
+def test_maps_stay_channels_last() -> None:
+    model = create_model("fvit_tiny", depths=(1, 1, 1, 1)).eval()
+    for feature in model.forward_intermediates(torch.randn(2, 3, 64, 64), intermediates_only=True):
+        assert feature.is_contiguous(memory_format=torch.channels_last)

@@ -10,27 +10,28 @@ raster order.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp, trunc_normal_
-from timm.models import adapt_input_conv, build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from foveate.layers.padding import pad_end
 from foveate.layers.position import resize_position_table, sinusoid_table
-from foveate.layers.soft_split import soft_split_padding, split_linear
-from foveate.layers.token_layers import TokenPerformer, TokenTransformer
-
-TokenStageName = Literal["performer", "transformer", "convolution"]
-
-TOKEN_WIDTH = 64
-KERNELS = (7, 3, 3)
-STRIDES = (4, 2, 2)
-SMALL_STRIDES = (1, 2, 2)
+from foveate.layers.token_stage import (
+    SMALL_STRIDES,
+    STRIDES,
+    TOKEN_WIDTH,
+    TokenStageName,
+    fit_channels,
+    make_token_stage,
+    map_to_tokens,
+    tokens_to_map,
+)
 
 # width, depth, heads, MLP ratio, token stage. Source: table 1 of the paper and the released code.
 VARIANTS: dict[str, tuple[int, int, int, float, TokenStageName]] = {
@@ -47,57 +48,6 @@ VARIANTS: dict[str, tuple[int, int, int, float, TokenStageName]] = {
     "t2t_vit_14_resnext": (384, 14, 32, 3.0, "performer"),
     "t2t_vit_14_wide": (768, 4, 12, 3.0, "performer"),
 }
-
-
-class TokenStage(nn.Module):
-    """Tokens-to-token: split -> layer -> map -> split -> layer -> map -> split -> linear.
-
-    (B, in_chans, H, W), H and W divisible by the first stride -> the maps after the two layers, (B, 64, H', W') channels-last, and the
-    tokens (B, N, D).
-    """
-
-    def __init__(self, in_chans: int, width: int, layer: type[TokenPerformer] | type[TokenTransformer], strides: Sequence[int]) -> None:
-        super().__init__()
-        self.strides = tuple(strides)
-        self.layer1 = layer(in_chans * KERNELS[0] ** 2, TOKEN_WIDTH, KERNELS[0], strides[0])
-        self.layer2 = layer(TOKEN_WIDTH * KERNELS[1] ** 2, TOKEN_WIDTH, KERNELS[1], strides[1])
-        self.project = nn.Linear(TOKEN_WIDTH * KERNELS[2] ** 2, width)
-
-    def forward(self, x_bchw: Tensor) -> tuple[list[Tensor], Tensor]:
-        maps = []
-        height, width = x_bchw.shape[-2:]
-        for layer, stride in ((self.layer1, self.strides[0]), (self.layer2, self.strides[1])):
-            height, width = -(-height // stride), -(-width // stride)
-            x_bchw = tokens_to_map(layer(x_bchw), (height, width))
-            maps.append(x_bchw)
-        return maps, split_linear(x_bchw, self.project.weight, self.project.bias, KERNELS[2], self.strides[2])
-
-
-class ConvTokenStage(nn.Module):
-    """The paper's comparison: three plain convolutions (sides 7, 3, 3) in place of the token layers; in and out as `TokenStage`."""
-
-    def __init__(self, in_chans: int, width: int, strides: Sequence[int]) -> None:
-        super().__init__()
-        self.strides = tuple(strides)
-        paddings = [soft_split_padding(kernel, stride) for kernel, stride in zip(KERNELS, strides, strict=True)]
-        self.conv1 = nn.Conv2d(in_chans, TOKEN_WIDTH, KERNELS[0], strides[0], paddings[0])
-        self.conv2 = nn.Conv2d(TOKEN_WIDTH, TOKEN_WIDTH, KERNELS[1], strides[1], paddings[1])
-        self.project = nn.Conv2d(TOKEN_WIDTH, width, KERNELS[2], strides[2], paddings[2])
-
-    def forward(self, x_bchw: Tensor) -> tuple[list[Tensor], Tensor]:
-        first = self.conv1(x_bchw)
-        second = self.conv2(first)
-        return [first, second], map_to_tokens(self.project(second))
-
-
-def make_token_stage(name: TokenStageName, in_chans: int, width: int, strides: Sequence[int]) -> nn.Module:
-    """The token stage called `name`; ValueError for another name."""
-    if name == "convolution":
-        return ConvTokenStage(in_chans, width, strides)
-    layers: dict[str, type[TokenPerformer] | type[TokenTransformer]] = {"performer": TokenPerformer, "transformer": TokenTransformer}
-    if name not in layers:
-        raise ValueError(f"token_stage: found {name!r}, expected 'performer', 'transformer' or 'convolution'")
-    return TokenStage(in_chans, width, layers[name], strides)
 
 
 class Attention(nn.Module):
@@ -132,16 +82,6 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.attn(self.norm1(x)))
         return x + self.drop_path2(self.mlp(self.norm2(x)))
-
-
-def map_to_tokens(x_bchw: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, N, C) in raster order; a view where the map is channels-last."""
-    return x_bchw.flatten(2).transpose(1, 2)
-
-
-def tokens_to_map(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, N, C) -> (B, C, H, W), channels-last in memory; a view."""
-    return x.unflatten(1, size).permute(0, 3, 1, 2)
 
 
 class T2TViT(nn.Module):
@@ -343,7 +283,7 @@ class T2TViT(nn.Module):
         own = self.state_dict()
         for name in own:
             if name in state and state[name].shape != own[name].shape and name.startswith(("token_stage.layer1.", "token_stage.conv1.")):
-                fitted[name] = _fit_channels(state[name], self.in_chans)
+                fitted[name] = fit_channels(state[name], self.in_chans)
         changes = [
             (name, tuple(state[name].shape), tuple(value.shape)) for name, value in fitted.items() if value.shape != state[name].shape
         ]
@@ -353,19 +293,6 @@ class T2TViT(nn.Module):
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else size
     return height, width
-
-
-def _fit_channels(value: Tensor, in_chans: int) -> Tensor:
-    """A first layer's tensor for other picture channels: a convolution, or a linear or LayerNorm over patches (channel first)."""
-    area = KERNELS[0] ** 2
-    if value.ndim == 4:
-        return adapt_input_conv(in_chans, value)
-    if value.ndim == 2:
-        return adapt_input_conv(in_chans, value.unflatten(1, (-1, KERNELS[0], KERNELS[0]))).flatten(1)
-    if value.numel() % area:
-        return value
-    per_channel = value.reshape(-1, area)
-    return per_channel.mean(dim=0) if in_chans == 1 else per_channel[torch.arange(in_chans) % len(per_channel)].flatten()
 
 
 def init_weights(module: nn.Module) -> None:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import timm
+import timm.optim
 import torch
 from torch import nn
 
@@ -34,10 +35,10 @@ SMALLEST = ["fvit_tiny", "fvit_tiny_dp", "t2t_vit_7", "t2t_vit_t_14", "t2t_vit_c
 
 
 def shallow(name: str, **options: object) -> nn.Module:
-    """A model of the same family with two blocks per stage, which behaves alike and costs less."""
+    """A model of the same family with fewer blocks, which behaves alike and costs less."""
     if name == "t2t_vit_dense":
         return create_model(name, **{"num_classes": 5, "groups": (1, 2), "depth": 3, **options})
-    return create_model(name, **{"num_classes": 5, **({"depths": (1, 1, 2, 1)} if name.startswith("fvit") else {"depth": 2}), **options})
+    return create_model(name, **{"num_classes": 5, **({"depths": (1, 1, 1, 1)} if name.startswith("fvit") else {"depth": 2}), **options})
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -104,15 +105,22 @@ def test_published_first_layers_fit_other_channels(name: str, in_chans: int) -> 
     fitted, changes = target.adapt_state_dict(source.state_dict())
     target.load_state_dict(fitted)
     assert bool(changes) == (in_chans != 3)
+    assert torch.isfinite(target(torch.randn(1, in_chans, 32, 32))).all()
+    first = source.pretrained_cfg["first_conv"] + ".weight"
+    before, after = (
+        state[first].reshape(len(state[first]), -1, 3 if "stem" in first else 7, 3 if "stem" in first else 7)
+        for state in (source.state_dict(), fitted)
+    )
+    # Pictures whose channels are all alike keep their strength: one channel stands for the sum, more channels share it in turn.
+    expected = before.sum(1, keepdim=True) if in_chans == 1 else before[:, torch.arange(in_chans) % 3] * 3 / in_chans
+    torch.testing.assert_close(after, expected)
+
+
+def test_one_channel_sees_a_grey_picture_as_three_do() -> None:
+    source, target = shallow("fvit_tiny_dp").eval(), shallow("fvit_tiny_dp", in_chans=1).eval()
+    target.load_state_dict(target.adapt_state_dict(source.state_dict())[0])
     grey = torch.randn(1, 1, 32, 32)
-    with torch.no_grad():
-        logits, expected = target(grey.expand(-1, in_chans, -1, -1)), source(grey.expand(-1, 3, -1, -1))
-    # A grey picture in any number of channels looks the same to a first convolution whose weights were summed or repeated; the LayerNorm over
-    # patches of other lengths only comes close.
-    tolerance = 1e-4 if name in ("fvit_tiny_dp", "t2t_vit_c_14") and in_chans > 1 else None
-    if tolerance:
-        torch.testing.assert_close(logits, expected, atol=tolerance, rtol=0)
-    assert torch.isfinite(logits).all()
+    torch.testing.assert_close(target(grey), source(grey.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", SMALLEST)
@@ -197,7 +205,7 @@ def test_compiles_without_graph_breaks_and_exports(name: str) -> None:
     x = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
         expected = model(x)
-        torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(x), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="eager")(x), expected, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected, atol=1e-4, rtol=1e-4)
 
 

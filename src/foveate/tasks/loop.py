@@ -1,0 +1,251 @@
+"""The training loop: one stream of steps that can be cut anywhere and goes on exactly where it was cut.
+
+Nothing random is carried from one step to the next: before step n torch is seeded, and the mixing's generator made, from (seed, n,
+process). So a checkpoint holds weights, average, optimiser and the position in the stream, no random states. Devices, processes,
+precision and the checkpoint's form are Lightning Fabric's; the loop is our own since the Trainer's resuming within an epoch depends on
+the place in its nested loops where the checkpoint was written.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+import torch.distributed
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from foveate.errors import UserError
+from foveate.tasks.averaging import WeightAverage
+from foveate.tasks.base import Batch, Forward, Task
+from foveate.tasks.optimizer import freeze_backbone, make_optimizer, set_learning_rate, training_mode
+from foveate.tasks.progress import Report
+from foveate.tasks.schedule import make_schedule, progress
+from foveate.tasks.settings import TrainSettings
+from foveate.tasks.watch import first_non_finite, gather_numbers, stop_non_finite
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is: weight updates in all, per epoch, and pictures per update over all processes."""
+
+    steps: int
+    steps_per_epoch: int
+    pictures_per_update: int
+
+
+@dataclass
+class Position:
+    """Where a training stands: everything beside tensors that a checkpoint has to hold."""
+
+    step: int = 0
+    minutes: float = 0.0
+    epoch_began: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+
+class Training:
+    """A model, its optimiser and its average on their way through the stream of batches.
+
+    Args:
+        fabric: launched; its strategy and precision wrap the model.
+        model: changed in place; its learning rates and frozen parts are settled here.
+        settings: of the training.
+        length: see `Length`.
+        checkpoint: the file that a killed training goes on from.
+        report: what the user sees meanwhile.
+    """
+
+    def __init__(self, fabric: Fabric, model: nn.Module, settings: TrainSettings, length: Length, checkpoint: Path, report: Report) -> None:
+        self.fabric, self.settings, self.length, self.checkpoint, self.report = fabric, settings, length, checkpoint, report
+        self.sharded = settings.strategy == "fsdp"
+        if settings.freeze_backbone:
+            freeze_backbone(model)
+        self.model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = WeightAverage(model, settings.ema_decay) if settings.ema_decay > 0 else None
+        self.whole = copy.deepcopy(model) if self.sharded else model
+        # fp16 rescales the gradients before they are clipped, which fused optimisers do not allow
+        optimizer = make_optimizer(model, settings, fused=fabric.device.type == "cuda" and settings.precision != "fp16")
+        self.wrapped, self.optimizer = fabric.setup(torch.compile(model) if settings.compile else model, optimizer)
+        self.schedule = make_schedule(settings, length.pictures_per_update)
+        self.position = Position()
+        self._start = time.monotonic()
+        self._saved_minutes = 0.0
+
+    @property
+    def progress(self) -> float:
+        return progress(self.position.step, self.length.steps, self.position.minutes, self.settings.max_minutes)
+
+    @property
+    def finished(self) -> bool:
+        return self.progress >= 1.0
+
+    def run(self, task: Task, batches: Iterable[Batch]) -> None:
+        """Train to the end of the schedule on the stream of batches from `position.step` on."""
+        if self.finished:
+            return
+        self._start = time.monotonic() - 60.0 * self.position.minutes
+        self._saved_minutes = self.position.minutes
+        training_mode(self.model, self.settings.freeze_backbone)
+        for batch in batches:
+            self._step(task, batch)
+            if self.position.step % self.length.steps_per_epoch == 0 or self.finished:
+                self._end_epoch(task)
+            elif self._checkpoint_is_due():
+                self.save()
+            if self.finished:
+                return
+
+    def _minutes(self) -> float:
+        """Minutes of training by this process's clock, those before a resume included."""
+        return (time.monotonic() - self._start) / 60.0
+
+    def _seed(self) -> np.random.SeedSequence:
+        """Seed torch for the coming step on this process; the seed also for other generators."""
+        seed = np.random.SeedSequence([self.settings.seed, self.position.step, self.fabric.global_rank])
+        torch.manual_seed(int(seed.generate_state(1)[0]))
+        return seed
+
+    def _step(self, task: Task, batch: Batch) -> None:
+        """One weight update."""
+        seed = self._seed()
+        rate = self.schedule.learning_rate(self.progress)
+        set_learning_rate(self.optimizer, rate)
+        batch = {name: value.to(self.fabric.device, non_blocking=True) for name, value in batch.items()}
+        loss = self._backward(task, task.parts(batch, self.settings.accumulate, np.random.default_rng(seed)))
+        if self.settings.clip_grad > 0:
+            self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=self.settings.clip_grad, error_if_nonfinite=False)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.model)
+        self.position.step += 1
+        self.position.losses.append(loss)
+        self.report.step(self.position.step, self.progress, loss, rate)
+
+    def _backward(self, task: Task, parts: Sequence[Batch]) -> float:
+        """Gradients of the mean loss over the parts and processes; the loss. Raises `UserError` everywhere where it is not finite."""
+        losses = []
+        for number, part in enumerate(parts, start=1):
+            with self.fabric.no_backward_sync(self.wrapped, enabled=number < len(parts)):
+                loss = task.loss(self.wrapped, part) / len(parts)
+                self.fabric.backward(loss)
+            losses.append(loss.detach())
+        own = torch.stack(losses).sum().item()
+        everyones = gather_numbers(self.fabric, own, self._minutes())
+        self.position.minutes = max(minutes for _, minutes in everyones)
+        mean = sum(loss for loss, _ in everyones) / len(everyones)
+        if not math.isfinite(mean):
+            self._explain(task, parts)
+        return mean
+
+    def _explain(self, task: Task, parts: Sequence[Batch]) -> NoReturn:
+        """Run the same parts again with an eye on every module, and stop on every process."""
+        self._seed()
+        forward = self.wrapped if self.sharded else self._direct(self.model)
+        findings = [first_non_finite(self.model, partial(task.loss, forward, part)) for part in parts]
+        images = torch.cat([part["image"] for part in parts])
+        stop_non_finite(self.fabric, self.position.step, images, next(filter(None, findings), None))
+
+    def _end_epoch(self, task: Task) -> None:
+        """Evaluate where it is due; write the epoch's row and a checkpoint."""
+        place = self.position
+        epoch = place.step / self.length.steps_per_epoch
+        row = {
+            "epoch": round(epoch, 3),
+            "step": place.step,
+            "learning_rate": self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0]["lr_scale"],
+            "train_loss": math.fsum(place.losses) / len(place.losses),
+            "minutes": place.minutes,
+            "images_per_second": len(place.losses) * self.length.pictures_per_update / (60.0 * (place.minutes - place.epoch_began)),
+        }
+        if self.finished or round(epoch) % self.settings.evaluate_every == 0:
+            row |= self.evaluate(task)
+        place.rows.append(row)
+        place.losses.clear()
+        place.epoch_began = self._minutes()
+        self.report.rows(place.rows)
+        self.save()
+
+    def evaluate(self, task: Task) -> dict[str, float]:
+        """The task's figures under `val_`, and under `averaged_val_` those of the averaged weights."""
+        figures = {f"val_{name}": value for name, value in task.evaluate(self.fabric, self.forward(averaged=False)).items()}
+        if self.average is not None:
+            averaged = task.evaluate(self.fabric, self.forward(averaged=True))
+            figures |= {f"averaged_val_{name}": value for name, value in averaged.items()}
+        training_mode(self.model, self.settings.freeze_backbone)
+        return figures
+
+    def forward(self, *, averaged: bool) -> Forward:
+        """The plain or the averaged model for evaluation, alike on every process, without gradients' and processes' wrapping."""
+        model = self.average.module if self.average is not None and averaged else self.whole
+        if self.sharded:
+            self.whole.load_state_dict(whole_weights(self.wrapped))
+        if self.fabric.world_size > 1:
+            for buffer in model.buffers():  # running statistics belong to each process: those of the first count
+                torch.distributed.broadcast(buffer, src=0)
+        return self._direct(model.eval())
+
+    def shipped(self) -> nn.Module:
+        """The model that training leaves: the averaged weights where there are any, otherwise the last ones."""
+        return self.average.module if self.average is not None else self.whole
+
+    def _direct(self, model: nn.Module) -> Forward:
+        def forward(images: Tensor) -> Tensor:
+            with self.fabric.autocast():
+                return model(images)
+
+        return forward
+
+    def _checkpoint_is_due(self) -> bool:
+        every, minutes = self.settings.checkpoint_every_steps, self.settings.checkpoint_minutes
+        by_steps = every > 0 and self.position.step % every == 0
+        return by_steps or 0 < minutes <= self.position.minutes - self._saved_minutes
+
+    def save(self) -> None:
+        """Write the checkpoint under a temporary name and rename it: a kill at any moment leaves a whole one."""
+        draft = self.checkpoint.with_suffix(".draft")
+        state = {
+            "model": self.wrapped,
+            "optimizer": self.optimizer,
+            "average": self.average.state_dict() if self.average is not None else {},
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "position": asdict(self.position),
+            "processes": self.fabric.world_size,
+        }
+        self.fabric.save(draft, state)
+        if self.fabric.is_global_zero:
+            draft.replace(self.checkpoint)
+        self.fabric.barrier()
+        self._saved_minutes = self.position.minutes
+
+    def resume(self) -> None:
+        """Go to where the run folder's checkpoint stands. `UserError` where it was written by another number of processes."""
+        state = {"model": self.wrapped, "optimizer": self.optimizer}
+        rest = self.fabric.load(self.checkpoint, state, strict=False, weights_only=True)
+        if rest["processes"] != self.fabric.world_size:
+            raise UserError(
+                f"{self.checkpoint}: written by {rest['processes']} processes, found {self.fabric.world_size} now, which would draw "
+                "other batches; resume with the same --devices and --nodes"
+            )
+        if self.average is not None:
+            self.average.load_state_dict(rest["average"])
+        self.fabric.strategy.precision.load_state_dict(rest["precision"])
+        self.position = Position(**rest["position"])
+
+
+def whole_weights(sharded: Any) -> dict[str, Any]:
+    """All weights of a model under FSDP, on every process."""
+    from torch.distributed.fsdp import FullStateDictConfig, StateDictType  # noqa: PLC0415 - only where it is used: slow to import
+    from torch.distributed.fsdp import FullyShardedDataParallel as Sharded  # noqa: PLC0415
+
+    module: nn.Module = sharded._forward_module
+    with Sharded.state_dict_type(module, StateDictType.FULL_STATE_DICT, FullStateDictConfig(rank0_only=False)):
+        return module.state_dict()

@@ -1,0 +1,83 @@
+"""What a training says of itself while it runs: on the terminal, in the metrics file and, if wanted, to TensorBoard."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Rows = Sequence[Mapping[str, float]]
+
+
+class Report:
+    """One bar over the whole training with time left, loss, learning rate and top-1; on a console that is no terminal, one line per epoch.
+
+    A context manager. Processes other than the first have a report without console, which does nothing.
+
+    Args:
+        console: where to; None is silent.
+        total_steps: of the training.
+        write_rows: called with all rows of the metrics when there is a new one.
+        events: folder of TensorBoard's events, or None for none.
+    """
+
+    def __init__(
+        self, console: Console | None, total_steps: int, write_rows: Callable[[Rows], None] | None = None, events: Path | None = None
+    ) -> None:
+        self.console, self.total_steps, self.write_rows = console, total_steps, write_rows
+        self.bar = _bar(console) if console is not None and console.is_terminal else None
+        self.task = None if self.bar is None else self.bar.add_task("training", total=1.0, figures="", top1="")
+        self.board = None
+        if events is not None:
+            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - a second to import, and rarely used
+
+            self.board = SummaryWriter(str(events))
+
+    def __enter__(self) -> "Report":
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+        if self.board is not None:
+            self.board.close()
+
+    def step(self, step: int, progress: float, loss: float, rate: float) -> None:
+        """After every weight update; `progress` is the share of the training that is done."""
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=progress, figures=f"step {step}/{self.total_steps}  loss {loss:.3f}  lr {rate:.2e}")
+        if self.board is not None:
+            self.board.add_scalar("step/loss", loss, step)
+            self.board.add_scalar("step/learning_rate", rate, step)
+
+    def rows(self, rows: Rows) -> None:
+        """After every epoch; the last row is the new one."""
+        row = rows[-1]
+        if self.write_rows is not None:
+            self.write_rows(rows)
+        if self.board is not None:
+            for name, value in row.items():
+                self.board.add_scalar(f"epoch/{name}", value, row["step"])
+        top1 = [f"{name.removesuffix('_top1').replace('_', ' ')} top-1 {value:.2%}" for name, value in row.items() if name.endswith("top1")]
+        if self.bar is not None and self.task is not None:
+            if top1:
+                self.bar.update(self.task, top1=", ".join(top1))
+        elif self.console is not None:
+            share = f"epoch {row['epoch']:g}, step {row['step']}/{self.total_steps}, {row['minutes']:.1f} min"
+            figures = [
+                f"loss {row['train_loss']:.4f}",
+                f"lr {row['learning_rate']:.2e}",
+                *top1,
+                f"{row['images_per_second']:.0f} pictures/s",
+            ]
+            self.console.print(f"{share}: {', '.join(figures)}", highlight=False, soft_wrap=True)
+
+
+def _bar(console: Console) -> Progress:
+    share, left = TextColumn("[bold]{task.percentage:>3.0f}%"), TextColumn("left")
+    figures, top1 = TextColumn("{task.fields[figures]}"), TextColumn("{task.fields[top1]}")
+    columns = (share, BarColumn(), TimeElapsedColumn(), left, TimeRemainingColumn(), figures, top1)
+    return Progress(*columns, console=console, refresh_per_second=4, speed_estimate_period=300)

@@ -1,0 +1,183 @@
+"""Everything a training can be told: one flat table, read by the command line, the recipes and Python alike."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from foveate.errors import UserError
+
+Strategy = Literal["auto", "ddp", "fsdp"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Accelerator = Literal["auto", "cpu", "gpu", "mps"]
+
+PATHS = ("weights", "list_file", "out", "resume")
+RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("epochs batch_size accumulate devices nodes in_chans evaluate_every", lambda value: value >= 1, "1 or more"),
+    ("cooldown_epochs warmup_epochs max_minutes lr_reference_batch seed checkpoint_every_steps", lambda value: value >= 0, "0 or more"),
+    ("min_lr warmup_lr weight_decay clip_grad mixup cutmix checkpoint_minutes", lambda value: value >= 0, "0 or more"),
+    ("lr layer_decay backbone_lr_scale", lambda value: value > 0, "a number above 0"),
+    ("mixup_switch smoothing momentum", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+    ("ema_decay", lambda value: 0 <= value < 1, "a decay from 0 (off) to below 1, such as 0.9999"),
+    ("img_size", lambda value: value is None or value >= 16, "16 pixels or more"),
+)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How one training runs. The defaults are the published ImageNet rules of FViT, with fewer epochs.
+
+    Args:
+        data: folder of pictures, or "digits" for the embedded set.
+        model: a name of `foveate models`, or any name of timm.
+        model_options: further arguments of the model, as `create_model` takes them.
+        weights: weight file to start from (fine-tuning); None starts from scratch.
+        img_size: side of the square input in pixels; None: 224, or the pictures' own size where their median side is at most 64.
+        in_chans: channels of the input: 1 (grey), 3 (RGB), 4 (RGBA) or more (multi-channel arrays).
+        small_images: the model's form for small pictures, which throws less away at its start; None: on for inputs of at most 64 pixels.
+        val_fraction: share of the pictures held out where the data has no val or test split of its own.
+        list_file: lines of `file label` for a flat folder of pictures.
+        epochs: passes over the training pictures, warm-up included, cool-down excluded.
+        cooldown_epochs: passes after them at the smallest learning rate.
+        warmup_epochs: passes at the start during which the learning rate rises in a straight line.
+        max_minutes: end after this many minutes of wall-clock time; the schedule is shortened so that it still finishes. 0: no limit.
+        batch_size: pictures per process and step.
+        accumulate: batches whose gradients are added up before the weights move.
+        optimizer: "adamw", or "sgd" with Nesterov momentum.
+        lr: learning rate per `lr_reference_batch` pictures; the rate used is lr * pictures per weight update / lr_reference_batch.
+        lr_reference_batch: see lr; 0 takes lr as it is.
+        min_lr: learning rate at the end of the cosine, not scaled.
+        warmup_lr: learning rate at the very start, not scaled.
+        weight_decay: on weight matrices and kernels; never on biases, norms, tables and Gabor parameters.
+        layer_decay: factor on the learning rate per layer going down from the head; 1 is off.
+        momentum: of "sgd".
+        backbone_lr_scale: factor on the learning rate of everything but the last linear layer.
+        freeze_backbone: train the last linear layer only, everything else stays as it is.
+        clip_grad: largest norm of the gradient; 0 is off.
+        drop_path: probability with which a block is skipped for a picture; None leaves the model's own value.
+        drop: dropout probability before the classifier; None leaves the model's own value.
+        mixup: alpha of Mixup's Beta distribution; 0 is off.
+        cutmix: alpha of CutMix's Beta distribution; 0 is off.
+        mixup_switch: probability of CutMix where both are on.
+        smoothing: label smoothing, 0 to 1.
+        class_weights: "balanced" weighs each class in the loss by the inverse of its frequency (mean 1 over the pictures).
+        balanced_sampling: draw every class equally often.
+        crop: "resized" cuts a random part and resizes it, as published; "pad", for small pictures, shifts the whole one by some pixels.
+        scale_min: smallest share of the picture's area that "resized" cuts.
+        padding: largest shift of "pad", in pixels of the input.
+        flip: probability of a left-right flip.
+        rand_augment: magnitude of RandAugment, 0 to 10; 0 is off.
+        rand_augment_layers: operations of RandAugment per picture.
+        color_jitter: strength of brightness, contrast and saturation changes; used where RandAugment is off, as published.
+        erasing: probability that a random rectangle is replaced by noise.
+        ema_decay: decay of the moving average of the weights per update, which is then the shipped model; 0 is off.
+        precision: number format of the forward pass; "auto": bf16 on CUDA devices that have it, otherwise fp32.
+        grad_checkpointing: recompute activations in the backward pass: less memory, more time.
+        compile: compile the model with torch.compile.
+        accelerator: kind of device.
+        devices: processes (devices) per machine.
+        nodes: machines.
+        strategy: how several processes share the work: "ddp" copies the model, "fsdp" shards it.
+        num_workers: processes that read pictures, per training process; None chooses.
+        seed: of the initialisation, data order, augmentation and dropout.
+        deterministic: use deterministic algorithms only; an operation that has none ends the run, named.
+        evaluate_every: epochs between evaluations; the last epoch is always evaluated.
+        checkpoint_minutes: minutes between resumable checkpoints, which are also written after every evaluation; 0 is off.
+        checkpoint_every_steps: weight updates between resumable checkpoints; 0 is off.
+        tensorboard: write TensorBoard events into the run folder too.
+        out: run folder to make; None: runs/<data>-<model>-<n>.
+        resume: run folder to continue exactly where its last checkpoint stands; its settings are taken over.
+    """
+
+    data: str = ""
+    model: str = "fvit_tiny"
+    model_options: dict[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
+    img_size: int | None = None
+    in_chans: int = 3
+    small_images: bool | None = None
+    val_fraction: float = 0.2
+    list_file: Path | None = None
+
+    epochs: int = 100
+    cooldown_epochs: int = 0
+    warmup_epochs: float = 5.0
+    max_minutes: float = 0.0
+    batch_size: int = 64
+    accumulate: int = 1
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    lr_reference_batch: int = 512
+    min_lr: float = 1e-5
+    warmup_lr: float = 1e-7
+    weight_decay: float = 0.05
+    layer_decay: float = 1.0
+    momentum: float = 0.9
+    backbone_lr_scale: float = 1.0
+    freeze_backbone: bool = False
+    clip_grad: float = 0.0
+
+    drop_path: float | None = None
+    drop: float | None = None
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    mixup_switch: float = 0.5
+    smoothing: float = 0.1
+    class_weights: Literal["none", "balanced"] = "none"
+    balanced_sampling: bool = False
+    crop: Literal["resized", "pad"] = "resized"
+    scale_min: float = 0.08
+    padding: int = 4
+    flip: float = 0.5
+    rand_augment: int = 9
+    rand_augment_layers: int = 2
+    color_jitter: float = 0.4
+    erasing: float = 0.25
+    ema_decay: float = 0.0
+
+    precision: Precision = "auto"
+    grad_checkpointing: bool = False
+    compile: bool = False
+    accelerator: Accelerator = "auto"
+    devices: int = 1
+    nodes: int = 1
+    strategy: Strategy = "auto"
+    num_workers: int | None = None
+    seed: int = 0
+    deterministic: bool = False
+
+    evaluate_every: int = 1
+    checkpoint_minutes: float = 10.0
+    checkpoint_every_steps: int = 0
+    tensorboard: bool = False
+    out: Path | None = None
+    resume: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Take paths as strings too. Raises `UserError` for a number that is out of its range."""
+        for name in PATHS:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
+        for names, right, expected in RANGES:
+            for name in names.split():
+                if not right(getattr(self, name)):
+                    raise UserError(f"{name}: found {getattr(self, name)}, expected {expected}")
+        if self.strategy == "fsdp" and self.ema_decay > 0:
+            raise UserError("ema_decay: found with strategy fsdp, where no process has the whole model; use ddp, or set ema_decay to 0")
+
+    @property
+    def total_epochs(self) -> int:
+        return self.epochs + self.cooldown_epochs
+
+    def plain(self) -> dict[str, Any]:
+        """The settings as numbers, strings, lists and dictionaries, ready for YAML or JSON."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_plain(cls, values: dict[str, Any]) -> "TrainSettings":
+        """The settings written by `plain`; `UserError` names what does not belong."""
+        unknown = sorted(set(values) - {entry.name for entry in fields(cls)})
+        if unknown:
+            raise UserError(f"unknown training settings: {', '.join(unknown)}")
+        return cls(**values)

@@ -1,0 +1,89 @@
+"""What a training draws into its run folder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from foveate.data.pictures import PictureSet
+from foveate.data.reading import read_picture
+from foveate.layers.gabor import LearnableGaborFilter
+from foveate.plots import confusion_matrix, contact_sheet, gabor_sheet, gabor_titles, learning_curves
+from foveate.run import RunFolder
+from foveate.tasks.results import PictureResults
+
+EXAMPLES = 24
+WRONG_EXAMPLES = 8
+FILTERS = 32
+
+
+@dataclass(frozen=True)
+class GaborFilters:
+    """Copies of a model's Gabor filters: kernels (N, k, k), wavelengths (N,) in pixels, orientations (N,) in radians."""
+
+    kernels: npt.NDArray[np.float32]
+    wavelengths: npt.NDArray[np.float32]
+    orientations: npt.NDArray[np.float32]
+
+
+@torch.no_grad()
+def gabor_filters(model: nn.Module) -> GaborFilters | None:
+    """Up to `FILTERS` of the model's Gabor filters as they stand, spread evenly from its first to its last; None where it has none."""
+    layers = [module for module in model.modules() if isinstance(module, LearnableGaborFilter)]
+    if not layers:
+        return None
+    columns: tuple[list[Tensor], ...] = (
+        [layer.kernels() for layer in layers],
+        [layer.wavelength for layer in layers],
+        [layer.orientation.data for layer in layers],
+    )
+    kernels, wavelengths, orientations = (torch.cat(column).cpu().float().numpy() for column in columns)
+    chosen = spread(len(kernels), FILTERS)
+    return GaborFilters(kernels[chosen], wavelengths[chosen], orientations[chosen])
+
+
+def spread(length: int, most: int) -> list[int]:
+    """At most `most` places, evenly spread from the first to the last of `length`."""
+    return sorted({round(place) for place in np.linspace(0, length - 1, min(length, most))})
+
+
+def draw_run(
+    run: RunFolder,
+    model: str,
+    rows: Sequence[Mapping[str, float]],
+    pictures: PictureSet,
+    results: PictureResults,
+    before: GaborFilters | None,
+    after: GaborFilters | None,
+) -> None:
+    """The curves, the confusion matrix, example predictions, and the Gabor filters before and after, where the model has any."""
+    learning_curves(rows, run.curves, title=model)
+    confusion_matrix(results.confusion(len(pictures.class_names)).numpy(), pictures.class_names, run.confusion, title=model)
+    _draw_examples(run, model, pictures, results)
+    if before is not None and after is not None:
+        titles = gabor_titles(
+            (before.wavelengths.tolist(), after.wavelengths.tolist()), (before.orientations.tolist(), after.orientations.tolist())
+        )
+        gabor_sheet(before.kernels, after.kernels, titles, run.filters, title=model)
+
+
+def _draw_examples(run: RunFolder, model: str, pictures: PictureSet, results: PictureResults) -> None:
+    """Pictures spread evenly over the set and, where there are few wrong ones among them, others of these added."""
+    wrong = (~results.correct).nonzero()[:, 0].tolist()
+    evenly = spread(len(results), EXAMPLES)
+    others = [index for index in wrong if index not in evenly]
+    added = spread(len(others), max(0, WRONG_EXAMPLES - len(wrong) + len(others)))
+    chosen = sorted([*evenly, *(others[place] for place in added)])
+    names = pictures.class_names
+    guesses, labels, probabilities = results.guesses[:, 0].tolist(), results.label.tolist(), results.probability.tolist()
+    captions = [
+        f"{names[guesses[i]]} {probabilities[i]:.0%}" + (f"\nis {names[labels[i]]}" if guesses[i] != labels[i] else "") for i in chosen
+    ]
+    shown = [read_picture(pictures.open(index), 3) for index in chosen]
+    title = (
+        f"{model}: {len(chosen)} of {len(results)} held-out pictures, spread evenly, and {len(added)} more of the {len(wrong)} wrong ones"
+    )
+    contact_sheet(shown, captions, [guesses[i] != labels[i] for i in chosen], run.examples, title=title)

@@ -1,0 +1,183 @@
+"""`foveate evaluate`: how good a trained model is on pictures, exactly, and class by class."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.fabric import Fabric
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from foveate.card import ModelCard
+from foveate.data.folders import open_pictures
+from foveate.data.loader import evaluation_loader
+from foveate.data.pictures import PictureSet, shortened
+from foveate.data.transforms import evaluation_transform
+from foveate.errors import UserError
+from foveate.factory import open_model
+from foveate.tasks.devices import Devices, launch
+from foveate.tasks.results import gather_results, score_pictures
+from foveate.tasks.settings import Accelerator, Precision
+
+Split = Literal["auto", "train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model is worth on a set of pictures.
+
+    Args:
+        source, data, split: the weights and the pictures.
+        pictures: how many were seen, each exactly once.
+        figures: `loss` (cross-entropy), `top1` and, with more than five classes, `top5`; shares of 1.
+        class_names: K names.
+        confusion: (K, K) counts, rows = truth, columns = prediction.
+        seconds: of wall-clock time for reading and scoring the pictures.
+        processes: that shared the work.
+    """
+
+    source: str
+    data: str
+    split: str
+    pictures: int
+    figures: dict[str, float]
+    class_names: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    seconds: float
+    processes: int
+
+    def classes(self) -> list[dict[str, Any]]:
+        """Per class: name, precision and recall (None where nothing was predicted or present), count of pictures, count of predictions."""
+        matrix = torch.tensor(self.confusion)
+        hits, present, predicted = (values.tolist() for values in (matrix.diagonal(), matrix.sum(dim=1), matrix.sum(dim=0)))
+        return [
+            {
+                "class": name,
+                "precision": hits[k] / predicted[k] if predicted[k] else None,
+                "recall": hits[k] / present[k] if present[k] else None,
+                "count": present[k],
+                "predicted": predicted[k],
+            }
+            for k, name in enumerate(self.class_names)
+        ]
+
+    def to_json(self) -> str:
+        speed = {"pictures_per_second": self.pictures / self.seconds}
+        values = {**asdict(self), **speed, "classes": self.classes()}
+        return json.dumps(values, indent=2)
+
+    def __str__(self) -> str:
+        shares = [f"{name.replace('top', 'top-')} {self.figures[name]:.2%}" for name in ("top1", "top5") if name in self.figures]
+        shares.append(f"loss {self.figures['loss']:.4f}")
+        speed = f"{self.seconds:.1f} s, {self.pictures / self.seconds:.0f} pictures/s, processes: {self.processes}"
+        return f"{self.source} on {self.data} ({self.split}): {', '.join(shares)}; {self.pictures} pictures seen; {speed}"
+
+    def __rich__(self) -> RenderableType:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column("class")
+        for heading in ("precision", "recall", "pictures", "predicted", "taken for"):
+            table.add_column(heading, justify="left" if heading == "taken for" else "right")
+        for row, counts in zip(self.classes(), self.confusion, strict=True):
+            precision, recall = ("-" if row[name] is None else f"{row[name]:.1%}" for name in ("precision", "recall"))
+            table.add_row(row["class"], precision, recall, str(row["count"]), str(row["predicted"]), self._confused(row["class"], counts))
+        return Group(table, "", str(self))
+
+    def _confused(self, name: str, counts: tuple[int, ...], most: int = 3) -> str:
+        """The classes that pictures of class `name` are most often taken for, with how often."""
+        others = [(count, other) for count, other in zip(counts, self.class_names, strict=True) if count and other != name]
+        others.sort(key=lambda pair: -pair[0])
+        return ", ".join(f"{other} {count}" for count, other in others[:most])
+
+
+def evaluate(
+    source: Path,
+    data: str,
+    split: Split = "auto",
+    batch_size: int = 64,
+    devices: int = 1,
+    precision: Precision = "auto",
+    accelerator: Accelerator = "auto",
+    list_file: Path | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    num_workers: int | None = None,
+) -> Evaluation:
+    """Measure a trained model on pictures: top-1, top-5, loss, precision and recall per class, confusion matrix.
+
+    Preprocessing and class names are those in the weight file; every picture is seen exactly once, on any number of devices.
+
+    Args:
+        source: run folder, or weight file of this project.
+        data: folder of pictures, or "digits".
+        split: which part of the data; "auto": test where there is one, otherwise val.
+        batch_size: pictures per process and step.
+        devices: processes (devices) that share the work.
+        precision: number format; "auto": bf16 on CUDA devices that have it, otherwise fp32.
+        accelerator: kind of device.
+        list_file: lines of `file label` for a flat folder of pictures.
+        val_fraction: share held out where the data has no val or test split of its own: the same as in training.
+        seed: which share is held out: the same as in training.
+        num_workers: processes that read pictures, per device; None chooses.
+
+    Raises:
+        UserError: where classes of the data are unknown to the model, or the split is absent.
+    """
+    chosen = Devices(accelerator, devices, precision=precision)
+    pictures = _pictures(open_pictures(data, val_fraction=val_fraction, list_file=list_file, seed=seed).present(), split, data)
+    values = launch(chosen, _evaluate, source, pictures, batch_size, num_workers)
+    return Evaluation(source=str(source), data=data, split=pictures.split, **values)
+
+
+def _pictures(present: Mapping[str, PictureSet], split: Split, data: str) -> PictureSet:
+    """The chosen split; `UserError` where it is absent."""
+    wanted = ("test", "val") if split == "auto" else (split,)
+    found = next((present[name] for name in wanted if name in present), None)
+    if found is None:
+        raise UserError(f"{data}: found {', '.join(present)}, expected {' or '.join(wanted)}; choose with --split, or set --val-fraction")
+    return found
+
+
+def _evaluate(fabric: Fabric, source: Path, pictures: PictureSet, batch_size: int, num_workers: int | None) -> dict[str, Any]:
+    """One process's share of the work; the fields of `Evaluation`, the same on every process."""
+    model, card = open_model(source)
+    pictures = with_classes_of(card, pictures, source)
+    model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    transform = evaluation_transform(card.preprocessing)
+    loader = evaluation_loader(pictures, transform, batch_size, fabric.global_rank, fabric.world_size, num_workers)
+    start = time.perf_counter()
+    with fabric.autocast():
+        mine = score_pictures(model, loader, card.num_classes, fabric.device)
+    results = gather_results(fabric, mine, len(pictures))
+    seconds = time.perf_counter() - start
+    return {
+        "pictures": len(results),
+        "figures": results.figures(),
+        "class_names": pictures.class_names,
+        "confusion": tuple(tuple(row) for row in results.confusion(card.num_classes).tolist()),
+        "seconds": seconds,
+        "processes": fabric.world_size,
+    }
+
+
+def with_classes_of(card: ModelCard, pictures: PictureSet, source: Path) -> PictureSet:
+    """The pictures with labels in the model's order, matched by class name.
+
+    A card without names takes the order of the data. `UserError` where the data has classes that the model has not, or, without
+    names, another number of them.
+    """
+    if card.class_names:
+        unseen = [name for name in card.class_names if name not in pictures.class_names]
+        try:
+            return pictures.with_classes(card.class_names)
+        except UserError as error:
+            missing = f"; of the model's classes the data lacks {shortened(unseen)}" if unseen else ""
+            raise UserError(f"{error}{missing}") from None
+    if len(pictures.class_names) != card.num_classes:
+        raise UserError(
+            f"{source}: found a model of {card.num_classes} classes without names, expected {len(pictures.class_names)} as in the data"
+        )
+    return pictures

@@ -1,0 +1,262 @@
+"""`foveate train`: from a folder of pictures to a run folder with a model that can be trusted."""
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import lightning
+import timm
+import torch
+import torchvision
+from lightning.fabric import Fabric
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from foveate import __version__
+from foveate.counting import count_parameters
+from foveate.data.check import require_sound
+from foveate.data.folders import open_pictures
+from foveate.data.loader import TrainingStream, balanced_weights, evaluation_loader, training_loader
+from foveate.data.pictures import PictureSet, PictureSplits
+from foveate.data.transforms import Augmentation, evaluation_transform, training_transform
+from foveate.errors import UserError
+from foveate.run import RunFolder
+from foveate.tasks.classify import Classification, balanced_class_weights
+from foveate.tasks.devices import Devices, launch, repeatable
+from foveate.tasks.loop import Length, Training
+from foveate.tasks.mixing import Mixing
+from foveate.tasks.preparation import Prepared, prepare_model
+from foveate.tasks.progress import Report
+from foveate.tasks.schedule import peak_learning_rate
+from foveate.tasks.settings import TrainSettings
+from foveate.verbs.drawings import draw_run, gabor_filters
+
+FREE_ON_RESUME = {"num_workers", "checkpoint_minutes", "checkpoint_every_steps", "tensorboard", "out", "resume"}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What came out of a training.
+
+    Args:
+        run: the run folder.
+        model: name of the model.
+        parameters: their number, frozen tables included.
+        pictures: held-out pictures that the figures were measured on.
+        figures: `loss`, `top1` and perhaps `top5` of the shipped weights, shares of 1; with averaging also `last_top1`... of the raw ones.
+        steps: weight updates.
+        minutes: of wall-clock time, evaluations included.
+        images_per_second: training pictures per second of the last epoch, over all processes.
+        replaced: broken training pictures, and how often another one took their place.
+    """
+
+    run: Path
+    model: str
+    parameters: int
+    pictures: int
+    figures: dict[str, float]
+    steps: int
+    minutes: float
+    images_per_second: float
+    replaced: dict[str, int]
+
+    def __str__(self) -> str:
+        names = {"top1": "top-1", "top5": "top-5", "last_top1": "top-1 before averaging"}
+        shares = ", ".join(f"{spoken} {self.figures[name]:.2%}" for name, spoken in names.items() if name in self.figures)
+        text = f"{self.model}: {shares}, loss {self.figures['loss']:.4f} on {self.pictures} held-out pictures"
+        text += f"; {self.steps} steps in {self.minutes:.1f} min, {self.images_per_second:.0f} pictures/s; run folder {self.run}"
+        if self.replaced:
+            text += f"\n{len(self.replaced)} broken training pictures, each time replaced by another: {'; '.join(self.replaced)}"
+        return text
+
+    def to_json(self) -> str:
+        return json.dumps({**asdict(self), "run": str(self.run)}, indent=2)
+
+
+def train(settings: TrainSettings) -> TrainResult:
+    """Train a model and leave a run folder.
+
+    Raises:
+        UserError: for unsound pictures, settings that do not go together, a loss that is not finite; always before or instead of a result.
+    """
+    if settings.resume is not None:
+        settings = _continued(settings)
+    if not settings.data:
+        raise UserError("found no data to train on, expected a folder of pictures or 'digits': name one")
+    devices = Devices(settings.accelerator, settings.devices, settings.nodes, settings.strategy, settings.precision)
+    settings = replace(settings, precision=devices.resolved_precision())
+    result = launch(devices, _train, settings)
+    return TrainResult(**{**result, "run": Path(result["run"])})
+
+
+def _continued(given: TrainSettings) -> TrainSettings:
+    """The settings of the run to resume; `UserError` where another value was given for one that the result depends on."""
+    assert given.resume is not None
+    run = RunFolder.open(given.resume)
+    kept = TrainSettings.from_plain(run.read_recipe())
+    default = TrainSettings()
+    free = {}
+    for name in (entry.name for entry in fields(TrainSettings)):
+        value = getattr(given, name)
+        if name in FREE_ON_RESUME:
+            free[name] = value
+        elif value not in (getattr(default, name), getattr(kept, name)):
+            raise UserError(f"{name}: found {value}, expected {getattr(kept, name)} as in {run.recipe}; a resumed run keeps its settings")
+    return replace(kept, **free)
+
+
+def _train(fabric: Fabric, settings: TrainSettings) -> dict[str, Any]:
+    """The training on one process; the fields of `TrainResult`, on every process."""
+    with repeatable(settings.seed, deterministic=settings.deterministic):
+        splits = open_pictures(settings.data, val_fraction=settings.val_fraction, list_file=settings.list_file, seed=settings.seed)
+        train_set, held_out = _sets(splits)
+        checked = require_sound(splits) if fabric.is_global_zero else ""
+        prepared = prepare_model(settings, train_set, __version__)
+        filters = gabor_filters(prepared.model)
+        stream = _stream(fabric, settings, train_set, 0)
+        length = Length(stream.total_steps, stream.steps_per_epoch, stream.global_batch)
+        run = _run_folder(fabric, settings)
+        report = Report(None, length.steps)
+        if fabric.is_global_zero:
+            resolved = _resolved(fabric, settings, prepared, stream)
+            console = Console(stderr=True)
+            console.print(_plan((*splits.notes, checked, *prepared.notes), settings, (train_set, held_out), resolved))
+            if settings.resume is None:
+                run.write_recipe(replace(settings, out=None).plain(), {**resolved, **_versions()})
+            report = Report(console, length.steps, run.write_metrics, run.path / "tensorboard" if settings.tensorboard else None)
+
+        training = Training(fabric, prepared.model, settings, length, run.checkpoint, report)
+        if settings.resume is not None:
+            training.resume()
+        task = _task(fabric, settings, prepared, train_set, held_out)
+        transform = training_transform(prepared.card.preprocessing, _augmentation(settings))
+        rest = _stream(fabric, settings, train_set, training.position.step)
+        loader = training_loader(train_set, transform, rest, settings.num_workers)
+        with report:
+            training.run(task, loader)
+
+        results = task.results(fabric, training.forward(averaged=True))
+        figures, rows = results.figures(), training.position.rows
+        if training.average is not None:
+            figures |= {f"last_{name}": rows[-1][f"val_{name}"] for name in results.figures()}
+        if fabric.is_global_zero:
+            run.write_model(training.shipped(), replace(prepared.card, results=figures))
+            draw_run(run, settings.model, rows, held_out, results, filters, gabor_filters(training.shipped()))
+        fabric.barrier()
+        return {
+            "run": str(run.path),
+            "model": settings.model,
+            "parameters": count_parameters(prepared.model),
+            "pictures": len(results),
+            "figures": figures,
+            "steps": training.position.step,
+            "minutes": training.position.minutes,
+            "images_per_second": rows[-1]["images_per_second"],
+            "replaced": _of_all_processes(fabric, loader.replaced),
+        }
+
+
+def _sets(splits: PictureSplits) -> tuple[PictureSet, PictureSet]:
+    """What to train on and what to measure on: the val split, or the test split where there is no other."""
+    held_out = splits.val or splits.test
+    if splits.train is None or held_out is None:
+        found = " and ".join(splits.present()) or "nothing"
+        raise UserError(f"{splits.source}: found {found}, expected pictures to train on and pictures held out; set --val-fraction above 0")
+    return splits.train, held_out
+
+
+def _stream(fabric: Fabric, settings: TrainSettings, pictures: PictureSet, start_step: int) -> TrainingStream:
+    """The batches of the whole training from `start_step` on: one for each weight update, cut into `accumulate` parts on the device."""
+    per_update = settings.batch_size * settings.accumulate
+    steps = settings.total_epochs * (len(pictures) // (per_update * fabric.world_size))
+    weights = balanced_weights(pictures.labels) if settings.balanced_sampling else None
+    return TrainingStream(
+        len(pictures), per_update, steps, settings.seed, fabric.global_rank, fabric.world_size, start_step=start_step, weights=weights
+    )
+
+
+def _run_folder(fabric: Fabric, settings: TrainSettings) -> RunFolder:
+    """The run to continue, or a new one, made by the first process."""
+    if settings.resume is not None:
+        return RunFolder.open(settings.resume)
+    made = str(RunFolder.create(settings.out or _free_name(settings)).path) if fabric.is_global_zero else ""
+    return RunFolder(Path(fabric.broadcast(made)))
+
+
+def _free_name(settings: TrainSettings) -> Path:
+    name = f"{Path(settings.data).resolve().name}-{settings.model}"
+    return next(path for n in count(1) if not (path := Path("runs") / f"{name}-{n}").exists())
+
+
+def _task(fabric: Fabric, settings: TrainSettings, prepared: Prepared, train_set: PictureSet, held_out: PictureSet) -> Classification:
+    mixing = Mixing(prepared.card.num_classes, settings.mixup, settings.cutmix, settings.mixup_switch, settings.smoothing)
+    weights = None
+    if settings.class_weights == "balanced":
+        weights = balanced_class_weights(train_set.labels, prepared.card.num_classes).to(fabric.device)
+    transform = evaluation_transform(prepared.card.preprocessing)
+    evaluation = evaluation_loader(
+        held_out, transform, settings.batch_size, fabric.global_rank, fabric.world_size, num_workers=settings.num_workers
+    )
+    return Classification(mixing, weights, evaluation, len(held_out))
+
+
+def _augmentation(settings: TrainSettings) -> Augmentation:
+    return Augmentation(
+        crop=settings.crop,
+        scale=(settings.scale_min, 1.0),
+        padding=settings.padding,
+        flip=settings.flip,
+        rand_augment=settings.rand_augment,
+        rand_layers=settings.rand_augment_layers,
+        color_jitter=settings.color_jitter,
+        erasing=settings.erasing,
+    )
+
+
+def _resolved(fabric: Fabric, settings: TrainSettings, prepared: Prepared, stream: TrainingStream) -> dict[str, Any]:
+    """What the settings come to with these pictures on this machine."""
+    cuda = fabric.device.type == "cuda"
+    device = torch.cuda.get_device_name(fabric.device) if cuda else f"{fabric.device.type}, {torch.get_num_threads()} threads"
+    rate = peak_learning_rate(settings, stream.global_batch)
+    recipe = prepared.card.preprocessing
+    return {
+        "model": f"{settings.model}, {count_parameters(prepared.model):,} parameters",
+        "input": f"{recipe.size[0]} x {recipe.size[1]} px, {recipe.channels} channels; to evaluate: {recipe.resize} px, centre cut",
+        "learning rate": f"{rate:.4g} = {settings.lr:g} per {settings.lr_reference_batch or stream.global_batch} pictures",
+        "batch": f"{stream.global_batch} = {settings.batch_size} x {settings.accumulate} accumulated x {fabric.world_size} processes",
+        "steps": f"{stream.total_steps} = {settings.total_epochs} epochs x {stream.steps_per_epoch}",
+        "left out per epoch": f"{stream.left_out} pictures, others each time, as they do not fill a batch",
+        "device": f"{device}, {settings.precision}",
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {module.__name__: str(module.__version__) for module in (torch, torchvision, timm, lightning)}
+    return {"foveate": __version__, "python": platform.python_version(), **versions}
+
+
+def _plan(notes: Iterable[str], settings: TrainSettings, sets: tuple[PictureSet, PictureSet], resolved: dict[str, Any]) -> Table:
+    """What is going to happen, for the user to stop it in time."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    pictures = ", ".join(f"{len(each):,} {each.split}" for each in sets)
+    rows = {"data": f"{settings.data}: {pictures}, {len(sets[0].class_names)} classes", **resolved}
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    for note in notes:
+        table.add_row("note", Text(note))
+    return table
+
+
+def _of_all_processes(fabric: Fabric, counts: Mapping[str, int]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for rank in range(fabric.world_size):
+        total.update(fabric.broadcast(dict(counts), src=rank))
+    return dict(total)

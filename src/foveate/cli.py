@@ -1,0 +1,127 @@
+"""The command line: each verb's typed signature becomes its options, and its result what is printed."""
+
+import inspect
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import docstring_parser
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
+from rich.console import Console
+
+from foveate.errors import UserError
+from foveate.recipes import list_recipes, load_recipe
+from foveate.tasks.settings import TrainSettings
+from foveate_command import VERBS
+
+SUCCESS, USER_ERROR, INTERRUPTED = 0, 2, 130
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """jsonargparse's help with hyphens in option names, as they are typed."""
+
+    def format_help(self) -> str:
+        return re.sub(r"(?<=--)[\w.]+", lambda name: name[0].replace("_", "-"), super().format_help())
+
+
+def run_verb(verb: str, arguments: Sequence[str]) -> int:
+    """Run `foveate verb arguments` and print its result; the exit code: 0, 2 for a user's mistake, 130 when interrupted."""
+    quieten_libraries()
+    debug = "--debug" in arguments
+    try:
+        function = getattr(import_module(f"foveate.verbs.{verb}"), verb)
+        signature = inspect.signature(TrainSettings if verb == "train" else function)
+        switches = [name for name, parameter in signature.parameters.items() if parameter.annotation is bool]
+        arguments = fill_switches([hyphens_to_underscores(argument) for argument in arguments], switches)
+        options = vars(make_parser(verb, function, arguments).parse_args(arguments))
+        as_json = options["json"]
+        values = {name: options[name] for name in signature.parameters}
+        return show(function(TrainSettings(**values)) if verb == "train" else function(**values), as_json)
+    except (UserError, ArgumentError) as error:
+        if debug:
+            traceback.print_exc()
+        sys.stderr.write(f"foveate {verb}: {' '.join(str(error).split())}\n")
+        return USER_ERROR
+    except KeyboardInterrupt:
+        sys.stderr.write(f"foveate {verb}: interrupted\n")
+        return INTERRUPTED
+
+
+def make_parser(verb: str, function: Callable[..., Any], arguments: Sequence[str]) -> ArgumentParser:
+    """The options of a verb, from its signature; for `train` from `TrainSettings`, with the recipe named in `arguments` as defaults."""
+    parser = ArgumentParser(prog=f"foveate {verb}", description=VERBS[verb], formatter_class=HelpFormatter, exit_on_error=False)
+    source = TrainSettings if verb == "train" else function
+    helps = {entry.arg_name: entry.description for entry in docstring_parser.parse(source.__doc__ or "").params}
+    parameters = list(inspect.signature(source).parameters.values())
+    positional = parameters[:1] + [parameter for parameter in parameters[1:] if parameter.default is parameter.empty]
+    for parameter in positional:
+        add_positional(parser, parameter, helps.get(parameter.name) or "")
+    names = {parameter.name for parameter in positional}
+    if verb == "train":
+        parser.add_argument(
+            "--recipe", type=str, help=f"settings by name, which explicit options override: {', '.join(list_recipes())}; or a file"
+        )
+        parser.add_class_arguments(TrainSettings, skip=names, fail_untyped=True)
+        if recipe := option_value(arguments, "--recipe"):
+            parser.set_defaults(load_recipe(recipe))
+    else:
+        parser.add_function_arguments(function, skip=names, fail_untyped=True)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, for other programs")
+    parser.add_argument("--debug", action="store_true", help="show where an error arose")
+    return parser
+
+
+def add_positional(parser: ArgumentParser, parameter: inspect.Parameter, help_text: str) -> None:
+    """What stands on the command line without a name: a verb's first parameter and all that have no default; a list takes one or more."""
+    several = getattr(parameter.annotation, "__origin__", None) is list
+    kind = parameter.annotation.__args__[0] if several else parameter.annotation
+    if several:
+        parser.add_argument(parameter.name, type=kind, nargs="+", help=help_text)
+    elif parameter.default is parameter.empty:
+        parser.add_argument(parameter.name, type=kind, help=help_text)
+    else:
+        parser.add_argument(parameter.name, type=kind, nargs="?", default=parameter.default, help=help_text)
+
+
+def fill_switches(arguments: Sequence[str], switches: Sequence[str]) -> list[str]:
+    """The arguments with `true` behind every switch that stands alone: `--compile` means `--compile true`."""
+    filled = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        filled.append(argument)
+        if argument.removeprefix("--") in switches and argument.startswith("--") and following.lower() not in {"true", "false"}:
+            filled.append("true")
+    return filled
+
+
+def option_value(arguments: Sequence[str], option: str) -> str | None:
+    """The value given to `option`, as `--option value` or `--option=value`."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == option:
+            return following
+        if argument.startswith(f"{option}="):
+            return argument.removeprefix(f"{option}=")
+    return None
+
+
+def hyphens_to_underscores(argument: str) -> str:
+    """`--batch-size=8` as `--batch_size=8`: option names are Python names inside."""
+    name, equals, value = argument.partition("=")
+    return name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else argument
+
+
+def show(result: Any, as_json: bool) -> int:
+    """Print a verb's result, for people or as JSON; the exit code follows the result's `problems`, if it has any."""
+    if as_json:
+        sys.stdout.write(result.to_json() + "\n")
+    else:
+        Console().print(result if hasattr(result, "__rich__") else str(result), soft_wrap=True, highlight=False, markup=False)
+    return USER_ERROR if getattr(result, "problems", ()) else SUCCESS
+
+
+def quieten_libraries() -> None:
+    """Leave the screen to our own messages: what Lightning tells of devices stands in the plan of a training as well."""
+    logging.getLogger("lightning").setLevel(logging.ERROR)

@@ -1,0 +1,51 @@
+"""What is known of every model before it is built: its size, and the accuracy that others have published for it.
+
+Accuracy is ImageNet-1K top-1 in percent at 224 px, from the sources named; none of it was measured by this project. "Derived" means
+computed from the differences to baselines that the source's text states, since its table could not be recovered. Sizes are this project's
+own, counted by `counting.count_parameters` and `counting.count_macs` at 1000 classes and 224 px and kept here because counting takes a
+second per model; a test counts them again.
+"""
+
+from typing import NamedTuple
+
+T2T = "arXiv 2101.11986"
+FVIT_PAPER = "arXiv 2402.11303 v1/v2, derived"
+FVIT_TINY_PAPER = "arXiv 2402.11303 v1/v2, derived, uncertain"
+FVIT_RELEASED = "arXiv 2402.11303 v3"
+
+
+class Published(NamedTuple):
+    """One model: parameters, multiply-accumulates of one picture, top-1 in percent, its source, and whether the authors offer weights."""
+
+    parameters: int
+    macs: int
+    top1: float
+    source: str
+    weights: bool
+
+
+PUBLISHED: dict[str, Published] = {
+    "fvit_tiny": Published(13_982_440, 2_305_788_416, 78.4, FVIT_TINY_PAPER, weights=False),
+    "fvit_tiny_dp": Published(12_504_192, 2_272_907_776, 79.1, FVIT_RELEASED, weights=True),
+    "fvit_small": Published(27_510_064, 4_708_760_960, 81.1, FVIT_PAPER, weights=False),
+    "fvit_small_dp": Published(25_976_980, 4_671_930_240, 82.3, FVIT_RELEASED, weights=True),
+    "fvit_base": Published(46_416_600, 8_013_822_720, 82.1, FVIT_PAPER, weights=False),
+    "fvit_base_dp": Published(44_830_525, 7_973_041_920, 83.4, FVIT_RELEASED, weights=True),
+    "fvit_large": Published(66_130_672, 11_462_369_024, 82.5, FVIT_PAPER, weights=False),
+    "fvit_large_dp": Published(64_486_566, 11_417_638_144, 83.8, FVIT_RELEASED, weights=True),
+    "t2t_vit_7": Published(4_310_222, 1_146_863_616, 71.7, T2T, weights=True),
+    "t2t_vit_10": Published(5_889_230, 1_516_328_448, 75.2, T2T, weights=True),
+    "t2t_vit_12": Published(6_941_902, 1_762_638_336, 76.5, T2T, weights=True),
+    "t2t_vit_14": Published(21_545_550, 4_783_468_544, 81.5, T2T, weights=True),
+    "t2t_vit_19": Published(39_177_422, 8_479_682_176, 81.9, T2T, weights=True),
+    "t2t_vit_24": Published(64_105_934, 13_661_874_688, 82.3, T2T, weights=True),
+    "t2t_vit_t_14": Published(21_541_070, 6_088_721_920, 81.7, T2T, weights=True),
+    "t2t_vit_t_19": Published(39_172_942, 9_784_935_552, 82.4, T2T, weights=True),
+    "t2t_vit_t_24": Published(64_101_454, 14_967_128_064, 82.6, T2T, weights=True),
+    "t2t_vit_c_14": Published(21_421_992, 4_586_251_776, 80.8, T2T, weights=False),
+    "t2t_vit_14_resnext": Published(21_545_550, 4_783_468_544, 81.5, T2T, weights=False),
+    "t2t_vit_14_wide": Published(25_156_302, 5_229_349_376, 77.9, T2T, weights=False),
+    "t2t_vit_14_se": Published(21_803_598, 4_783_726_592, 81.6, T2T, weights=False),
+    "t2t_vit_dense": Published(23_647_062, 5_276_107_968, 80.6, T2T, weights=False),
+    "t2t_vit_16_ghost": Published(16_253_262, 3_797_321_216, 79.5, T2T, weights=False),
+}

@@ -1,0 +1,43 @@
+"""Recipes: settings of whole trainings as YAML files, holding only what differs from the defaults of `TrainSettings`."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from foveate.errors import UserError
+
+FOLDER = Path(__file__).parent
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with the package, sorted."""
+    return sorted(file.stem for file in FOLDER.glob("*.yaml"))
+
+
+def load_recipe(name: str | Path) -> dict[str, Any]:
+    """The settings of a recipe.
+
+    Args:
+        name: one of `list_recipes()`, or the path of a YAML file, told by its ending .yaml or .yml.
+
+    Raises:
+        UserError: for an unknown name, a file that is absent, or one that is not a table of settings.
+    """
+    file = Path(name)
+    if file.suffix not in {".yaml", ".yml"}:
+        if str(name) not in list_recipes():
+            close = get_close_matches(str(name), list_recipes(), n=3, cutoff=0.4)
+            near = f"; close are {', '.join(close)}" if close else ""
+            raise UserError(f"recipe: found {str(name)!r}, expected a .yaml file or one of {', '.join(list_recipes())}{near}")
+        file = FOLDER / f"{name}.yaml"
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"recipe {file}: cannot be read ({error.strerror}), expected a YAML file of training settings") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {file}: is not YAML ({' '.join(str(error).split())}), expected lines of 'setting: value'") from None
+    if settings is not None and not (isinstance(settings, dict) and all(isinstance(key, str) for key in settings)):
+        raise UserError(f"recipe {file}: found {type(settings).__name__}, expected lines of 'setting: value'")
+    return settings or {}

@@ -1,0 +1,243 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from foveate.errors import UserError
+from foveate.factory import open_model
+from foveate.run import RunFolder
+from foveate.tasks.settings import TrainSettings
+from foveate.verbs.evaluate import evaluate
+from foveate.verbs.train import train
+
+PLAIN = {"mixup": 0.0, "cutmix": 0.0, "ema_decay": 0.0, "model": "test_convnext", "model_options": {}, "img_size": 32, "optimizer": "sgd"}
+"""Without batch statistics and mixing, how a batch is cut up makes no difference; SGD's steps are as exact as the gradients."""
+
+CHILD = """
+import os, signal, sys
+from foveate.tasks import loop
+from foveate.tasks.settings import TrainSettings
+from foveate.verbs.train import train
+
+kill_at, settings = int(sys.argv[1]), TrainSettings.from_plain(eval(sys.argv[2]))
+real, done = loop.set_learning_rate, [0]
+
+def counting(optimizer, rate):
+    if done[0] == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    done[0] += 1
+    real(optimizer, rate)
+
+if __name__ == "__main__":
+    loop.set_learning_rate = counting
+    train(settings)
+    print(done[0])
+"""
+
+
+def in_a_process(settings, kill_at=-1):
+    """`train(settings)` in a process of its own, killed before step number `kill_at`; its exit code and the steps it took."""
+    arguments = [sys.executable, "-c", CHILD, str(kill_at), repr(settings.plain())]
+    done = subprocess.run(arguments, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=200, check=False)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode, int(done.stdout or -1)
+
+
+def rows_of(run):
+    with run.metrics.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory):
+    settings = replace(tiny, out=tmp_path_factory.mktemp("runs") / "run", tensorboard=True)
+    return settings, train(settings)
+
+
+def test_run_folder_is_complete(trained):
+    settings, result = trained
+    run = RunFolder(result.run)
+    files = (run.weights, run.card, run.recipe, run.metrics, run.checkpoint, run.curves, run.confusion, run.examples, run.filters)
+    assert all(file.stat().st_size > 0 for file in files)
+    assert {file.name for file in run.path.iterdir()} == {*(file.name for file in files), "tensorboard"}, "nothing temporary is left"
+    assert any((run.path / "tensorboard").iterdir())
+    assert [(row["epoch"], row["step"]) for row in rows_of(run)] == [("1", "4"), ("2", "8")]
+    assert TrainSettings.from_plain(run.read_recipe()) == replace(settings, out=None, precision="fp32")
+
+
+def test_card_holds_what_the_model_needs(trained):
+    _, result = trained
+    model, card = open_model(result.run)
+    assert card.class_names == ("one", "two", "zero")
+    assert card.preprocessing.size == (16, 16)
+    assert card.results == result.figures
+    assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
+    assert RunFolder(result.run).read_card() == card
+
+
+def test_shipped_weights_are_the_averaged_ones_and_both_were_measured(trained):
+    _, result = trained
+    run = RunFolder(result.run)
+    average = torch.load(run.checkpoint, weights_only=True)["average"]["weights"]
+    shipped = load_file(run.weights)
+    assert all(torch.equal(shipped[name], value) for name, value in average.items())
+    last = rows_of(run)[-1]
+    assert float(last["averaged_val_loss"]) == pytest.approx(result.figures["loss"], rel=1e-5)
+    assert float(last["val_loss"]) == pytest.approx(result.figures["last_loss"], rel=1e-5)
+    assert last["val_loss"] != last["averaged_val_loss"]
+
+
+def test_evaluate_finds_the_figures_that_training_reported(trained, digit_folder):
+    _, result = trained
+    evaluation = evaluate(result.run, str(digit_folder), accelerator="cpu", num_workers=0, batch_size=8)
+    assert evaluation.pictures == result.pictures == 17
+    assert evaluation.figures == {name: result.figures[name] for name in ("loss", "top1")}
+
+
+def test_result_for_people_and_programs(trained):
+    _, result = trained
+    assert "17 held-out pictures" in str(result)
+    assert f"{result.figures['top1']:.2%}" in str(result)
+    assert json.loads(result.to_json())["steps"] == 8
+
+
+@pytest.fixture(scope="module")
+def ten_steps(tiny, tmp_path_factory):
+    """The settings of five epochs of two steps, and the run that nobody interrupted."""
+    settings = replace(tiny, epochs=5, batch_size=9, accumulate=2, evaluate_every=2, clip_grad=1.0)
+    whole = replace(settings, out=tmp_path_factory.mktemp("ten") / "whole")
+    assert in_a_process(whole) == (0, 10)
+    return settings, RunFolder(whole.out)
+
+
+@pytest.mark.parametrize(("checkpoint_every", "steps_left"), [(5, 5), (0, 6)], ids=["within an epoch", "at its end, a step lost"])
+def test_killed_and_resumed_training_equals_the_uninterrupted_one_to_the_bit(checkpoint_every, steps_left, ten_steps, tmp_path):
+    """10 steps against 5, kill -9, and a resume from the last checkpoint."""
+    settings, whole = ten_steps
+    cut = RunFolder(tmp_path / "cut")
+    assert in_a_process(replace(settings, checkpoint_every_steps=checkpoint_every, out=cut.path), kill_at=5)[0] == -signal.SIGKILL
+    assert not cut.weights.exists()
+    assert in_a_process(TrainSettings(resume=cut.path)) == (0, steps_left)
+
+    first, second = (torch.load(run.checkpoint, weights_only=True) for run in (whole, cut))
+    for part in ("model", "average", "optimizer"):
+        assert same(first[part], second[part]), part
+    assert same(load_file(whole.weights), load_file(cut.weights))
+    timed = {"minutes", "images_per_second"}
+    untimed = [
+        [{name: v for name, v in row.items() if name not in timed} for row in state["position"]["rows"]] for state in (first, second)
+    ]
+    assert untimed[0] == untimed[1], "losses and figures, each epoch once"
+    assert [row["epoch"] for row in rows_of(cut)] == ["1", "2", "3", "4", "5"]
+    assert [bool(row["val_loss"]) for row in rows_of(cut)] == [False, True, False, True, True]
+
+
+def same(left, right):
+    """Equal in structure and to the bit."""
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(same(a, b) for a, b in zip(left, right, strict=True))
+    return left == right
+
+
+def test_seed_decides_the_run(tiny, tmp_path):
+    runs = [train(replace(tiny, epochs=1, seed=seed, out=tmp_path / str(n), deterministic=True)) for n, seed in enumerate((3, 3, 4))]
+    weights = [load_file(RunFolder(result.run).weights) for result in runs]
+    assert same(weights[0], weights[1])
+    assert not same(weights[0], weights[2])
+    assert not torch.are_deterministic_algorithms_enabled(), "the caller's choice is back"
+
+
+@pytest.fixture(scope="module")
+def plain_weights(tiny, tmp_path_factory):
+    out = tmp_path_factory.mktemp("plain") / "run"
+    train(replace(tiny, **PLAIN, epochs=1, out=out))
+    return load_file(RunFolder(out).weights)
+
+
+@pytest.mark.parametrize(
+    "cut", [{"batch_size": 4, "accumulate": 2}, {"batch_size": 4, "devices": 2, "strategy": "ddp"}], ids=["accumulated", "two processes"]
+)
+def test_a_batch_in_parts_gives_the_same_weights(cut, tiny, plain_weights, tmp_path):
+    """The gradient of the mean is the mean of the gradients, over accumulated parts and over real processes alike."""
+    result = train(replace(tiny, **PLAIN, epochs=1, out=tmp_path / "run", **cut))
+    assert result.steps == 4
+    assert result.pictures == 17
+    for name, value in load_file(RunFolder(result.run).weights).items():
+        torch.testing.assert_close(value, plain_weights[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_an_error_on_one_process_ends_all(tiny, digit_folder, tmp_path):
+    """The first process finds a broken picture while the second waits for it."""
+    broken = tmp_path / "data"
+    for file in digit_folder.rglob("*.png"):
+        target = broken / file.relative_to(digit_folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    victim = next((broken / "train" / "two").iterdir())
+    victim.write_bytes(victim.read_bytes()[:60])
+    start = time.monotonic()
+    with pytest.raises(UserError, match=victim.name):
+        train(replace(tiny, data=str(broken), devices=2, out=tmp_path / "run"))
+    assert time.monotonic() - start < 120, "nobody waited for the time-out of a collective operation"
+    assert not (tmp_path / "run").exists()
+
+
+def test_non_finite_loss_stops_and_names_a_module(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"not finite at step [1-8]: the first module .* is '\w+") as stop:
+        train(replace(tiny, lr=1e30, warmup_epochs=0, out=tmp_path / "run"))
+    assert "--lr" in str(stop.value)
+
+
+def test_time_limit_ends_early_with_an_evaluated_epoch(tiny, tmp_path):
+    result = train(replace(tiny, epochs=100_000, evaluate_every=100_000, max_minutes=0.02, out=tmp_path / "run"))
+    last = rows_of(RunFolder(result.run))[-1]
+    assert result.steps < 400_000
+    assert result.minutes >= 0.02
+    assert last["val_top1"]
+    assert float(last["learning_rate"]) < 0.05 * 8 / 512, "the schedule went with the clock"
+
+
+def test_fine_tuning_starts_from_weights_and_can_freeze_the_backbone(trained, tiny, tmp_path):
+    _, first = trained
+    settings = replace(tiny, data="digits", weights=first.run, freeze_backbone=True, ema_decay=0.0, epochs=1, batch_size=479)
+    result = train(replace(settings, out=tmp_path / "run"))
+    before, after = (load_file(RunFolder(run).weights) for run in (first.run, result.run))
+    assert {name for name in after if not torch.equal(before[name], after[name])} == {"head.weight", "head.bias"}
+    assert after["head.weight"].shape[0] == 10
+
+
+def test_one_bad_setting_is_one_line(tiny, trained, tmp_path):
+    settings, result = trained
+    for change, expected in [
+        ({"out": result.run}, "not empty"),
+        ({"data": ""}, "no data"),
+        ({"batch_size": 64}, "batch size from 1 to 36"),
+        ({"val_fraction": 0.0, "data": str(tmp_path)}, "found no pictures"),
+        ({"resume": tmp_path}, "resume|recipe.yaml"),
+        ({"resume": result.run, "lr": 0.123}, "lr: found 0.123, expected 0.05"),
+    ]:
+        with pytest.raises(UserError, match=expected) as error:
+            train(replace(tiny, **{"out": tmp_path / "new", **change}))
+        assert "\n" not in str(error.value)
+
+
+def test_resuming_a_finished_run_changes_nothing(trained):
+    _, result = trained
+    before = load_file(RunFolder(result.run).weights)
+    again = train(TrainSettings(resume=result.run))
+    assert same(load_file(RunFolder(result.run).weights), before)
+    assert again.figures == result.figures
+    assert np.isfinite(again.images_per_second)

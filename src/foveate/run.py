@@ -117,5 +117,8 @@ class RunFolder:
 def write_text(path: Path, text: str) -> None:
     """Write under a temporary name in the same folder and rename."""
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -124,6 +124,14 @@ def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "film.gif", 3).getpixel((2, 2)) == (255, 0, 0)
 
 
+def test_the_first_of_several_pictures_in_a_telephones_jpeg_is_read(tmp_path: Path) -> None:
+    smooth(48, 32).save(tmp_path / "photo.jpg", "MPO", save_all=True, append_images=[Image.new("RGB", (9, 9))], quality=98)
+    with open_picture(tmp_path / "photo.jpg") as image:
+        assert image.format == "MPO"
+        assert upright_size(image) == (48, 32)
+        assert read_picture(image, 3, shrink=2).size == (24, 16)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(
     ("suffix", "mode"), [("jpg", "RGB"), ("png", "RGB"), ("tif", "RGB"), ("webp", "RGB"), ("png", "LA"), ("tif", "LA")]

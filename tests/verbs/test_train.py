@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +20,17 @@ from foveate.tasks.settings import TrainSettings
 from foveate.verbs.evaluate import evaluate
 from foveate.verbs.train import train
 
-PLAIN = {"mixup": 0.0, "cutmix": 0.0, "ema_decay": 0.0, "model": "test_convnext", "model_options": {}, "img_size": 32, "optimizer": "sgd"}
-"""Without batch statistics and mixing, how a batch is cut up makes no difference; SGD's steps are as exact as the gradients."""
+PLAIN = {
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "drop_path": 0.0,
+    "ema_decay": 0.0,
+    "model": "test_convnext",
+    "model_options": {},
+    "img_size": 32,
+    "optimizer": "sgd",
+}
+"""Without batch statistics, mixing and dropout, how a batch is cut up makes no difference; SGD's steps are as exact as the gradients."""
 
 CHILD = """
 import os, signal, sys
@@ -28,28 +38,33 @@ from foveate.tasks import loop
 from foveate.tasks.settings import TrainSettings
 from foveate.verbs.train import train
 
-kill_at, settings = int(sys.argv[1]), TrainSettings.from_plain(eval(sys.argv[2]))
 real, done = loop.set_learning_rate, [0]
 
-def counting(optimizer, rate):
-    if done[0] == kill_at:
+def dying(optimizer, rate):
+    if done[0] == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     done[0] += 1
     real(optimizer, rate)
 
-if __name__ == "__main__":
-    loop.set_learning_rate = counting
-    train(settings)
-    print(done[0])
+loop.set_learning_rate = dying
+train(TrainSettings.from_plain(eval(sys.argv[1])))
 """
 
 
-def in_a_process(settings, kill_at=-1):
-    """`train(settings)` in a process of its own, killed before step number `kill_at`; its exit code and the steps it took."""
-    arguments = [sys.executable, "-c", CHILD, str(kill_at), repr(settings.plain())]
+def killed_after_five_steps(settings):
+    """`train(settings)` in a process of its own that sends itself SIGKILL before its sixth step."""
+    arguments = [sys.executable, "-c", CHILD, repr(settings.plain())]
     done = subprocess.run(arguments, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=200, check=False)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode, int(done.stdout or -1)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@contextmanager
+def one_thread():
+    """As many threads as the killed process has: sums in another order may differ in their last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def rows_of(run):
@@ -114,19 +129,22 @@ def test_result_for_people_and_programs(trained):
 def ten_steps(tiny, tmp_path_factory):
     """The settings of five epochs of two steps, and the run that nobody interrupted."""
     settings = replace(tiny, epochs=5, batch_size=9, accumulate=2, evaluate_every=2, clip_grad=1.0)
-    whole = replace(settings, out=tmp_path_factory.mktemp("ten") / "whole")
-    assert in_a_process(whole) == (0, 10)
-    return settings, RunFolder(whole.out)
+    with one_thread():
+        result = train(replace(settings, out=tmp_path_factory.mktemp("ten") / "whole"))
+    assert result.steps == 10
+    return settings, RunFolder(result.run)
 
 
-@pytest.mark.parametrize(("checkpoint_every", "steps_left"), [(5, 5), (0, 6)], ids=["within an epoch", "at its end, a step lost"])
-def test_killed_and_resumed_training_equals_the_uninterrupted_one_to_the_bit(checkpoint_every, steps_left, ten_steps, tmp_path):
-    """10 steps against 5, kill -9, and a resume from the last checkpoint."""
+@pytest.mark.parametrize("checkpoint_every", [5, pytest.param(0, marks=pytest.mark.slow)], ids=["within an epoch", "at its end"])
+def test_killed_and_resumed_training_equals_the_uninterrupted_one_to_the_bit(checkpoint_every, ten_steps, tmp_path):
+    """10 steps against 5, kill -9, and a resume from the last checkpoint, that of step 5 or 4."""
     settings, whole = ten_steps
     cut = RunFolder(tmp_path / "cut")
-    assert in_a_process(replace(settings, checkpoint_every_steps=checkpoint_every, out=cut.path), kill_at=5)[0] == -signal.SIGKILL
+    killed_after_five_steps(replace(settings, checkpoint_every_steps=checkpoint_every, out=cut.path))
     assert not cut.weights.exists()
-    assert in_a_process(TrainSettings(resume=cut.path)) == (0, steps_left)
+    assert torch.load(cut.checkpoint, weights_only=True)["position"]["step"] == (checkpoint_every or 4)
+    with one_thread():
+        train(TrainSettings(resume=cut.path))
 
     first, second = (torch.load(run.checkpoint, weights_only=True) for run in (whole, cut))
     for part in ("model", "average", "optimizer"):
@@ -152,11 +170,11 @@ def same(left, right):
     return left == right
 
 
-def test_seed_decides_the_run(tiny, tmp_path):
-    runs = [train(replace(tiny, epochs=1, seed=seed, out=tmp_path / str(n), deterministic=True)) for n, seed in enumerate((3, 3, 4))]
-    weights = [load_file(RunFolder(result.run).weights) for result in runs]
-    assert same(weights[0], weights[1])
-    assert not same(weights[0], weights[2])
+def test_same_settings_give_the_same_bits(trained, tmp_path):
+    settings, result = trained
+    again = train(replace(settings, deterministic=True, out=tmp_path / "again"))
+    assert same(load_file(RunFolder(again.run).weights), load_file(RunFolder(result.run).weights))
+    assert again.figures == result.figures
     assert not torch.are_deterministic_algorithms_enabled(), "the caller's choice is back"
 
 
@@ -176,7 +194,7 @@ def test_a_batch_in_parts_gives_the_same_weights(cut, tiny, plain_weights, tmp_p
     assert result.steps == 4
     assert result.pictures == 17
     for name, value in load_file(RunFolder(result.run).weights).items():
-        torch.testing.assert_close(value, plain_weights[name], rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(value, plain_weights[name], rtol=1e-5, atol=1e-7, msg=name)
 
 
 def test_an_error_on_one_process_ends_all(tiny, digit_folder, tmp_path):
@@ -220,7 +238,7 @@ def test_fine_tuning_starts_from_weights_and_can_freeze_the_backbone(trained, ti
 
 
 def test_one_bad_setting_is_one_line(tiny, trained, tmp_path):
-    settings, result = trained
+    _, result = trained
     for change, expected in [
         ({"out": result.run}, "not empty"),
         ({"data": ""}, "no data"),

@@ -71,6 +71,12 @@ def lying_entry_size():
     return bytes(data)
 
 
+def self_wrapped():
+    wrapped = {}
+    wrapped["model"] = wrapped
+    return torch_bytes(wrapped)
+
+
 def hex_chain():
     value = Attack(_codecs.encode, "ab", "latin1")
     for _ in range(34):
@@ -109,7 +115,7 @@ HOSTILE = {
     "torch names a storage that is not there": lambda: rewritten_zip(swap(b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x009")),
     "torch entry lies in size": lying_entry_size,
     "torch zip is packed": lambda: rewritten_zip(lambda d: d, compression=zipfile.ZIP_DEFLATED),
-    "torch wraps itself": lambda: torch_bytes((lambda d: (d.update(model=d), d)[1])({})),
+    "torch wraps itself": self_wrapped,
     "torch legacy lies in number and size": lambda: swap(b"K\x04\x85", BIG + b"\x85")(swap(b"K\x04Nt", BIG + b"Nt")(LEGACY_LIE)),
     "torch legacy storage lies": lambda: swap(struct.pack("<q", 4) + bytes(16), struct.pack("<q", LIE) + bytes(16))(LEGACY_LIE),
     "torch legacy storage is negative": lambda: swap(struct.pack("<q", 4) + bytes(16), struct.pack("<q", -4) + bytes(16))(LEGACY_LIE),
@@ -136,7 +142,7 @@ HOSTILE = {
     "web page": lambda: b"<!DOCTYPE html><html></html>",
     "pointer": lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 17\n",
     "tar": lambda: bytes(257) + b"ustar\x0000" + bytes(512),
-    "some zip": lambda: (lambda out: (zipfile.ZipFile(out, "w").writestr("a/b.txt", "hello"), out.getvalue())[1])(io.BytesIO()),
+    "some zip": lambda: rewritten_zip(lambda d: d).replace(b"data.pkl", b"data.txt"),
     "noise": lambda: random.Random(0).randbytes(5000),
     "picture": lambda: b"\x89PNG\r\n\x1a\n" + bytes(100),
 }
@@ -200,7 +206,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, tensors, arrays, kind):
     path = tmp_path / "w"
     path.write_bytes(data)
     read_weights(path)
-    for length in random.Random(1).sample(range(len(data)), 150):
+    for length in random.Random(1).sample(range(len(data)), 80):
         path.write_bytes(data[:length])
         with pytest.raises(UserError):
             read_weights(path)
@@ -212,7 +218,7 @@ def test_a_damaged_file_is_read_or_refused_but_never_raises_anything_else(tmp_pa
     path = tmp_path / "w"
     chance = random.Random(2)
     refusals = 0
-    for _ in range(400):
+    for _ in range(200):
         damaged = bytearray(data)
         for _ in range(chance.randint(1, 4)):
             damaged[chance.randrange(len(data))] = chance.randrange(256)
@@ -222,4 +228,4 @@ def test_a_damaged_file_is_read_or_refused_but_never_raises_anything_else(tmp_pa
         except UserError as error:
             refusals += 1
             assert str(error).isprintable()
-    assert refusals > 20
+    assert refusals > 10

@@ -11,17 +11,15 @@ class Made:
     """Pickles to a call with a state."""
 
     def __reduce__(self):
-        return int, ("7",), {"a": 1}
+        return complex, ("7",), {"a": 1}
 
 
 def read(data, allowed=()):
     return read_pickle(io.BytesIO(data), allowed)
 
 
-@pytest.mark.parametrize("protocol", range(5))
+@pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_plain_values_are_what_pickle_makes_of_them(protocol):
-    if protocol < 2:
-        pytest.skip("protocols 0 and 1 write tuples and dictionaries in an older way, which no weight file of today does")
     shared = [1, 2]
     value = {
         "numbers": [0, 255, 65535, -1, 2**31, -(2**70), 1.5, True, False, None],
@@ -37,9 +35,9 @@ def test_plain_values_are_what_pickle_makes_of_them(protocol):
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_calls_are_recorded_and_not_made(protocol):
-    allowed = {"builtins.int", "__builtin__.int"}
-    found, _ = read(pickle.dumps({"x": Made(), "class": int}, protocol=protocol), allowed)
-    name = "builtins.int" if protocol > 2 else "__builtin__.int"
+    allowed = {"builtins.complex", "__builtin__.complex"}
+    found, _ = read(pickle.dumps({"x": Made(), "class": complex}, protocol=protocol), allowed)
+    name = "builtins.complex" if protocol > 2 else "__builtin__.complex"
     assert found == {"x": Call(name, ("7",), {"a": 1}), "class": Name(name)}
 
 
@@ -59,11 +57,11 @@ def test_stands_behind_the_pickle_afterwards():
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_other_names_are_refused_before_anything_else(protocol):
-    with pytest.raises(UnreadableError, match=r"int'"):
+    with pytest.raises(UnreadableError, match="complex'"):
         read(pickle.dumps({"x": Made()}, protocol=protocol), {"builtins.str"})
 
 
-@pytest.mark.parametrize("data", [b"\x80\x02}(K\x01", b"\x80\x02)}s.", b"\x80\x02(.", b"\x80\x02u.", b"\x80\x02h\x05.", b"\x80\x02K\x01K\x02b.", b"."])
-def test_broken_pickles_are_refused(data):
+@pytest.mark.parametrize("operations", [b"}(K\x01", b")}s.", b"(.", b"u.", b"h\x05.", b"K\x01K\x02b.", b"K\x01K\x02a.", b"K\x01)R.", b"."])
+def test_broken_pickles_are_refused(operations):
     with pytest.raises(UnreadableError):
-        read(data)
+        read(b"\x80\x02" + operations)

@@ -46,7 +46,9 @@ def test_reads_a_training_checkpoint_with_its_optimiser(tmp_path, new):
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.randn(2, 3, 5, 5)).sum().backward()
     optimizer.step()
-    torch.save({"state_dict": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "m.pth", _use_new_zipfile_serialization=new)
+    torch.save(
+        {"state_dict": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "m.pth", _use_new_zipfile_serialization=new
+    )
     assert_same(read_weights(tmp_path / "m.pth").tensors, model.state_dict())
 
 

@@ -187,6 +187,7 @@ class PictureLoader(DataLoader[Item]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         for batch, broken in super().__iter__():
             if batch is None:
+                self._iterator = None  # ends the workers now: kept alive by this error's traceback they would end late and slowly
                 raise UserError(broken[0])
             for problem in broken:
                 if problem not in self.replaced:

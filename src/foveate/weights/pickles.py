@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mmap import mmap
 from typing import IO, Any, cast
 
-# More than the largest model with its optimiser and averaged weights needs, 201,000 operations and 2,000 values at once, is meant to keep us busy.
+# The largest model with its optimiser and averaged weights needs 201,000 operations and 2,000 values at once; more is meant to stall us.
 MAX_OPERATIONS = 300_000
 MAX_VALUES = 50_000
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from foveate.card import ModelCard
@@ -24,8 +24,9 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], card: Mod
     """
     # A copy each, as tensors that share memory, or stand in it with gaps, cannot be stored as they are.
     copies = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    content = save(copies, metadata={CARD_KEY: card.to_json(), "format": "pt"})
     with _whole_file(Path(path)) as part:
-        save_file(copies, part, metadata={CARD_KEY: card.to_json(), "format": "pt"})
+        part.write_bytes(content)
 
 
 def write_paddle(path: str | Path, tensors: Mapping[str, Tensor], *, token_order: str | None = None) -> None:

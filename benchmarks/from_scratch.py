@@ -1,0 +1,87 @@
+"""Train models from scratch on one data set under one recipe, one after another, and write what came out as one JSON file.
+
+    python benchmarks/from_scratch.py DATA NAME [--models fvit_tiny t2t_vit_7 resnet18] [-- OPTIONS OF foveate train]
+
+Method: every model gets the same pictures in the same order, the same augmentation, the same number of epochs and the same options; only the learning
+rate may differ by family (`--lr MODEL=RATE`). Each is trained by `foveate train` in a process of its own, then measured by `foveate evaluate` on the test
+split, or on the val split where there is no test. The file holds the commands, the hardware, the versions, minutes, figures and learning curves.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def foveate(*arguments: str) -> dict[str, Any]:
+    """The JSON result of one command; what it says meanwhile goes to the screen."""
+    result = subprocess.run([sys.executable, "-m", "foveate", *arguments, "--json"], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(result.stdout)
+
+
+def processor() -> str:
+    """The name of the processor, as the system gives it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def run_one(model: str, data: str, out: Path, options: list[str]) -> dict[str, Any]:
+    """Train and evaluate one model; its commands and figures."""
+    command = ["train", data, "--model", model, "--out", str(out), *options]
+    trained = foveate(*command)
+    measured = foveate("evaluate", str(out), data)
+    with (out / "metrics.csv").open() as file:
+        curve = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    shown = [Path(data).name if part == data else "RUN" if part == str(out) else part for part in command]
+    return {
+        "model": model,
+        "command": " ".join(["foveate", *shown]),
+        "parameters": trained["parameters"],
+        "minutes": round(trained["minutes"], 2),
+        "training_pictures_per_second": round(sum(row["images_per_second"] for row in curve) / len(curve), 1),
+        "held_out": {"split": measured["split"], "pictures": measured["pictures"], **measured["figures"]},
+        "validation": {"pictures": trained["pictures"], **trained["figures"]},
+        "curve": curve,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("name", help="of the result: benchmarks/results/NAME_<hardware>_<date>.json")
+    parser.add_argument("--models", nargs="+", default=["fvit_tiny", "t2t_vit_7", "resnet18"])
+    parser.add_argument("--lr", nargs="*", default=[], metavar="MODEL=RATE", help="another learning rate for one model")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for the run folders")
+    parser.add_argument("options", nargs="*", help="options of foveate train, behind --")
+    given = parser.parse_args()
+    rates = dict(pair.split("=") for pair in given.lr)
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    file = RESULTS / f"{given.name}_cpu{os.cpu_count()}_{date}.json"
+    record: dict[str, Any] = {
+        "method": "benchmarks/from_scratch.py",
+        "hardware": f"{processor()}, {os.cpu_count()} cores",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "date": date,
+        "runs": [],
+    }
+    for model in given.models:
+        options = given.options + (["--lr", rates[model]] if model in rates else [])
+        record["runs"].append(run_one(model, given.data, given.runs / f"{given.name}-{model}", options))
+        draft = file.with_suffix(".draft")
+        draft.write_text(json.dumps(record, indent=1) + "\n")
+        draft.replace(file)
+        print(json.dumps({name: value for name, value in record["runs"][-1].items() if name != "curve"}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The command line as a user meets it: real processes, exit codes, one line per mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from foveate.cli import fill_switches, hyphens_to_underscores, make_parser, option_value
+from foveate.recipes import load_recipe
+from foveate.verbs.train import train
+from foveate_command import VERBS
+
+
+def foveate(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "foveate", *arguments], capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_door_answers_without_torch() -> None:
+    code = "import sys; sys.argv = ['foveate', '--help']; import foveate_command; foveate_command.main(); assert 'torch' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for verb, what in VERBS.items():
+        assert verb in result.stdout
+        assert what in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trian"], "found 'trian', expected one of train"),
+        (["models", "x*"], "found no name that matches 'x*'"),
+        (["models", "--pattren", "x"], "unrecognized arguments"),
+        (["train", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["train", "digits", "--recipe", "digits_fvti"], "digits_fvit"),
+        (["train", "digits", "--epochs", "many"], "epochs"),
+        (["evaluate", "/nowhere", "digits"], "found no weights"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_two(arguments: list[str], expected: str, tmp_path: Path) -> None:
+    result = foveate(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_where(tmp_path: Path) -> None:
+    assert "Traceback" in foveate("models", "x*", "--debug", cwd=tmp_path).stderr
+
+
+def test_json_can_be_piped() -> None:
+    rows = json.loads(foveate("models", "t2t_vit_1?", "--json").stdout)
+    assert [row["model"] for row in rows] == ["t2t_vit_10", "t2t_vit_12", "t2t_vit_14", "t2t_vit_19"]
+
+
+def test_explicit_options_override_the_recipe() -> None:
+    arguments = ["digits", "--recipe", "digits_fvit", "--epochs", "2"]
+    options = make_parser("train", train, arguments).parse_args(arguments)
+    recipe = load_recipe("digits_fvit")
+    assert options.epochs == 2
+    assert options.lr == recipe["lr"]
+    assert dict(options.model_options) == recipe["model_options"]
+
+
+def test_every_verb_explains_its_options() -> None:
+    for verb in VERBS:
+        result = foveate(verb, "--help")
+        assert result.returncode == 0, result.stderr
+        assert "--json" in result.stdout
+        assert not [line for line in result.stdout.splitlines() if line.lstrip().startswith("--") and "_" in line.split()[0]]
+
+
+def test_option_names_and_switches() -> None:
+    assert hyphens_to_underscores("--batch-size=8-9") == "--batch_size=8-9"
+    assert hyphens_to_underscores("a-b") == "a-b"
+    assert fill_switches(["--compile", "--seed", "3", "--tensorboard"], ["compile", "tensorboard"]) == [
+        "--compile",
+        "true",
+        "--seed",
+        "3",
+        "--tensorboard",
+        "true",
+    ]
+    assert fill_switches(["--compile", "false"], ["compile"]) == ["--compile", "false"]
+    assert option_value(["--recipe=x"], "--recipe") == "x"
+    assert option_value(["--seed", "1"], "--recipe") is None

@@ -2,9 +2,10 @@
 
     python benchmarks/from_scratch.py DATA NAME [--models fvit_tiny t2t_vit_7 resnet18] [-- OPTIONS OF foveate train]
 
-Method: every model gets the same pictures in the same order, the same augmentation, the same number of epochs and the same options; only the learning
-rate may differ by family (`--lr MODEL=RATE`). Each is trained by `foveate train` in a process of its own, then measured by `foveate evaluate` on the test
-split, or on the val split where there is no test. The file holds the commands, the hardware, the versions, minutes, figures and learning curves.
+Method: every model gets the same pictures in the same order, the same augmentation, the same number of epochs and the same options; only
+the learning rate may differ by family (`--lr MODEL=RATE`). Each is trained by `foveate train` in a process of its own, then measured by
+`foveate evaluate` on the test split, or on the val split where there is no test. The file holds the commands, the hardware, the versions,
+minutes, figures and learning curves.
 """
 
 import argparse

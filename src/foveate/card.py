@@ -11,8 +11,9 @@ from foveate.errors import UserError
 class Preprocessing:
     """How a picture becomes the model's input when nothing is random.
 
-    The short side is resized to `resize` pixels with `interpolation`, the centre `size` = (H, W) is cut out, values in 0..1 are normalised
-    with `mean` and `std`, one number per channel. Pictures are read with `len(mean)` channels.
+    The short side is resized to `resize` pixels with `interpolation` (for an input that is not square: just so far that the picture covers
+    `size * resize / min(size)`), the centre `size` = (H, W) is cut out, values in 0..1 are normalised with `mean` and `std`, one number per
+    channel. Pictures are read with `len(mean)` channels.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -49,9 +50,12 @@ class ModelCard:
         try:
             values = json.loads(text)
             recipe = values.pop("preprocessing", {})
-            tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()}
+            tuples: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()}
             names = tuple(values.pop("class_names", ()))
-            return cls(**values, class_names=names, preprocessing=Preprocessing(**tuples))
+            card = cls(**values, class_names=names, preprocessing=Preprocessing(**tuples))
+            if not (isinstance(card.model, str) and isinstance(card.num_classes, int) and isinstance(card.options, dict)):
+                raise TypeError("a model, a number of classes or options of another type")
+            return card
         except (TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"unreadable model card: found {error}, expected the JSON that this project writes into its weight files"

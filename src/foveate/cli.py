@@ -57,7 +57,7 @@ def make_parser(verb: str, function: Callable[..., Any], arguments: Sequence[str
     source = TrainSettings if verb == "train" else function
     helps = {entry.arg_name: entry.description for entry in docstring_parser.parse(source.__doc__ or "").params}
     parameters = list(inspect.signature(source).parameters.values())
-    positional = parameters[:1] + [parameter for parameter in parameters[1:] if parameter.default is parameter.empty]
+    positional = parameters[:1] + [p for p in parameters[1:] if p.default is p.empty and p.kind is not p.KEYWORD_ONLY]
     for parameter in positional:
         add_positional(parser, parameter, helps.get(parameter.name) or "")
     names = {parameter.name for parameter in positional}
@@ -76,7 +76,7 @@ def make_parser(verb: str, function: Callable[..., Any], arguments: Sequence[str
 
 
 def add_positional(parser: ArgumentParser, parameter: inspect.Parameter, help_text: str) -> None:
-    """What stands on the command line without a name: a verb's first parameter and all that have no default; a list takes one or more."""
+    """What stands on the command line without a name: a verb's first parameter, and others without a default; a list takes one or more."""
     several = getattr(parameter.annotation, "__origin__", None) is list
     kind = parameter.annotation.__args__[0] if several else parameter.annotation
     if several:

@@ -55,7 +55,8 @@ def create_model(
         raise UserError(f"model {name}: found an option it does not take ({error}); expected arguments of its class") from None
     if img_size is not None and _takes_any_size(name):
         size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (in_chans, *size)}
+        config: Any = model.pretrained_cfg
+        model.pretrained_cfg = {**config, "input_size": (in_chans, *size)}  # type: ignore[assignment]
     if weights is not None:
         load_weights(model, weight_file(weights))
     return model

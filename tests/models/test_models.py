@@ -10,7 +10,7 @@ from torch import nn
 
 from foveate.factory import create_model, list_models
 
-# Parameters in millions, to the last printed digit of the published tables (frozen tables counted); the paper family has no published column.
+# Parameters in millions, to the last printed digit of the published tables (frozen tables counted); the paper family has no such table.
 PARAMETERS = {
     "fvit_tiny_dp": 12.504,
     "fvit_small_dp": 25.977,

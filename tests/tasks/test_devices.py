@@ -32,6 +32,8 @@ def test_absent_devices_are_said_in_one_line():
 def test_precision_follows_the_device():
     assert Devices("cpu").resolved_precision() == "fp32"
     assert Devices("cpu", precision="bf16").resolved_precision() == "bf16"
+    with pytest.raises(UserError, match="fp16 without a CUDA device"):
+        Devices("cpu", precision="fp16").resolved_precision()
 
 
 def test_repeatable_names_the_guilty_operation_and_restores():

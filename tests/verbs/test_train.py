@@ -197,6 +197,7 @@ def test_a_batch_in_parts_gives_the_same_weights(cut, tiny, plain_weights, tmp_p
         torch.testing.assert_close(value, plain_weights[name], rtol=1e-5, atol=1e-7, msg=name)
 
 
+@pytest.mark.slow
 def test_an_error_on_one_process_ends_all(tiny, digit_folder, tmp_path):
     """The first process finds a broken picture while the second waits for it."""
     broken = tmp_path / "data"
@@ -211,6 +212,16 @@ def test_an_error_on_one_process_ends_all(tiny, digit_folder, tmp_path):
         train(replace(tiny, data=str(broken), devices=2, out=tmp_path / "run"))
     assert time.monotonic() - start < 120, "nobody waited for the time-out of a collective operation"
     assert not (tmp_path / "run").exists()
+
+
+def test_the_rarer_switches_together(tiny, tmp_path):
+    """bf16, grey pictures, SGD with layer decay, both ways of balancing, recomputed activations, shifted crops."""
+    switches = {"precision": "bf16", "in_chans": 1, "optimizer": "sgd", "layer_decay": 0.8, "backbone_lr_scale": 0.5, "crop": "pad"}
+    switches |= {"class_weights": "balanced", "balanced_sampling": True, "grad_checkpointing": True, "rand_augment": 0}
+    result = train(replace(tiny, **switches, epochs=1, out=tmp_path / "run"))
+    assert np.isfinite(list(result.figures.values())).all()
+    _, card = open_model(result.run)
+    assert card.preprocessing.channels == 1
 
 
 def test_non_finite_loss_stops_and_names_a_module(tiny, tmp_path):

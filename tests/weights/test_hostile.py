@@ -110,6 +110,7 @@ HOSTILE = {
     "torch takes 100 GB for a tensor": lambda: torch_bytes({"w": Attack(torch.FloatTensor, LIE)}),
     "torch lies in number and size": lambda: rewritten_zip(lambda d: swap(b"K\x04\x85", BIG + b"\x85")(swap(b"K\x04tq", BIG + b"tq")(d))),
     "torch lies in size": lambda: rewritten_zip(swap(b"K\x04\x85", BIG + b"\x85")),
+    "torch lies a little": lambda: rewritten_zip(swap(b"K\x04\x85", b"K\x64\x85")),
     "torch repeats one number": lambda: torch_bytes({"w": torch.zeros(1).expand(LIE)}),
     "torch starts behind its storage": lambda: rewritten_zip(swap(b"K\x00K\x04\x85", BIG + b"K\x04\x85")),
     "torch names a storage that is not there": lambda: rewritten_zip(swap(b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x009")),

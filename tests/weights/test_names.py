@@ -4,7 +4,7 @@ from functools import cache
 import pytest
 import torch
 
-from foveate.factory import create_model, list_models
+from foveate.factory import create_model
 from foveate.weights.names import LAYOUTS, layout_of_ours, layout_of_theirs, to_ours, to_theirs
 from foveate.weights.pickles import UnreadableError
 
@@ -25,7 +25,10 @@ def test_our_models_have_the_authors_names_and_shapes(golden, ours, theirs):
     assert len(grids) == (48 if theirs == "fvit_tiny" else 0)
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if name.startswith("t2t") or name.endswith("_dp")])
+KINDS = ["t2t_vit_7", "t2t_vit_24", "t2t_vit_t_19", "t2t_vit_c_14", "t2t_vit_14_se", "t2t_vit_dense", "t2t_vit_16_ghost", "fvit_large_dp"]
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_every_published_model_goes_there_and_back(name):
     state = shapes_of(name)
     theirs = to_theirs(state, layout_of_ours(state))

@@ -33,9 +33,11 @@ class Devices:
 
     def resolved_precision(self) -> Precision:
         """The number format, fp32, bf16 or fp16: "auto" is bf16 on CUDA devices that compute in it, fp32 elsewhere."""
+        cuda = self.accelerator in ("auto", "gpu") and torch.cuda.is_available()
+        if self.precision == "fp16" and not cuda:
+            raise UserError("precision: found fp16 without a CUDA device, expected bf16 or fp32 there")
         if self.precision != "auto":
             return self.precision
-        cuda = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         return "bf16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 

@@ -68,7 +68,9 @@ class Training:
         self.sharded = settings.strategy == "fsdp"
         if settings.freeze_backbone:
             freeze_backbone(model)
-        self.model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # sharding cuts weights as flat rows of numbers, which have no channels-last form
+        layout = torch.preserve_format if self.sharded else torch.channels_last
+        self.model = model.to(fabric.device, memory_format=layout)  # type: ignore[call-overload]
         self.average = WeightAverage(model, settings.ema_decay) if settings.ema_decay > 0 else None
         self.whole = copy.deepcopy(model) if self.sharded else model
         # fp16 rescales the gradients before they are clipped, which fused optimisers do not allow

@@ -19,7 +19,7 @@ from foveate.weights.save import write_paddle, write_safetensors
 SUFFIXES = (".safetensors", ".pdparams")
 
 
-def convert(source: Path, model: str, out: Path, num_classes: int | None = None, allow_partial: bool = False) -> LoadReport:
+def convert(source: Path, *, model: str, out: Path, num_classes: int | None = None, allow_partial: bool = False) -> LoadReport:
     """Loads `source` into `model` and writes it to `out`: `.safetensors` with a model card, or `.pdparams`, which holds weights alone.
 
     Args:

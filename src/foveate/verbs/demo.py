@@ -45,13 +45,15 @@ class DemoTable:
     held_out: int
 
     def __rich__(self) -> Table:
-        table = Table(title=f"1,797 handwritten digits, {self.held_out} of them held out", box=None, header_style="bold", title_justify="left")
+        title = f"1,797 handwritten digits, {self.held_out} of them held out"
+        table = Table(title=title, title_justify="left", box=None, header_style="bold")
         table.add_column("model")
         for heading in ("parameters", "top-1", "seconds", "pictures/s"):
             table.add_column(heading, justify="right")
         table.add_column("run folder")
         for row in self.rows:
-            table.add_row(row.model, f"{row.parameters:,}", f"{row.top1:.2%}", f"{row.seconds:.0f}", f"{row.images_per_second:.0f}", row.run)
+            figures = f"{row.parameters:,}", f"{row.top1:.2%}", f"{row.seconds:.0f}", f"{row.images_per_second:.0f}"
+            table.add_row(row.model, *figures, row.run)
         return table
 
     def to_json(self) -> str:
@@ -77,8 +79,8 @@ def demo(out: Path = Path("demo")) -> DemoTable:
         seconds = time.perf_counter() - began
         evaluation = evaluate(result.run, "digits")
         held_out = evaluation.pictures
-        pictures = result.steps * settings.batch_size
-        rows.append(DemoRow(model, result.parameters, evaluation.figures["top1"], seconds, pictures / (60 * result.minutes), str(result.run)))
+        speed = result.steps * settings.batch_size / (60 * result.minutes)
+        rows.append(DemoRow(model, result.parameters, evaluation.figures["top1"], seconds, speed, str(result.run)))
     return DemoTable(tuple(rows), held_out)
 
 

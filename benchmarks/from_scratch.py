@@ -1,9 +1,9 @@
 """Train models from scratch on one data set under one recipe, one after another, and write what came out as one JSON file.
 
-    python benchmarks/from_scratch.py DATA NAME [--models fvit_tiny t2t_vit_7 resnet18] [-- OPTIONS OF foveate train]
+    python benchmarks/from_scratch.py DATA NAME [--models fvit_tiny t2t_vit_7 resnet18] [--extra MODEL="OPTIONS"] -- OPTIONS OF foveate train
 
-Method: every model gets the same pictures in the same order, the same augmentation, the same number of epochs and the same options; only
-the learning rate may differ by family (`--lr MODEL=RATE`). Each is trained by `foveate train` in a process of its own, then measured by
+Method: every model gets the same pictures in the same order, the same augmentation, the same number of epochs and the same options; what
+one model needs on top (`--extra`) stands in its command. Each is trained by `foveate train` in a process of its own, then measured by
 `foveate evaluate` on the test split, or on the val split where there is no test. The file holds the commands, the hardware, the versions,
 minutes, figures and learning curves.
 """
@@ -61,11 +61,11 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("name", help="of the result: benchmarks/results/NAME_<hardware>_<date>.json")
     parser.add_argument("--models", nargs="+", default=["fvit_tiny", "t2t_vit_7", "resnet18"])
-    parser.add_argument("--lr", nargs="*", default=[], metavar="MODEL=RATE", help="another learning rate for one model")
+    parser.add_argument("--extra", nargs="*", default=[], metavar="MODEL=OPTIONS", help="further options for one model")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for the run folders")
-    parser.add_argument("options", nargs="*", help="options of foveate train, behind --")
-    given = parser.parse_args()
-    rates = dict(pair.split("=") for pair in given.lr)
+    border = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    given, common = parser.parse_args(sys.argv[1:border]), sys.argv[border + 1 :]
+    extra = dict(pair.split("=", 1) for pair in given.extra)
     date = datetime.now(UTC).strftime("%Y-%m-%d")
     file = RESULTS / f"{given.name}_cpu{os.cpu_count()}_{date}.json"
     record: dict[str, Any] = {
@@ -76,7 +76,7 @@ def main() -> None:
         "runs": [],
     }
     for model in given.models:
-        options = given.options + (["--lr", rates[model]] if model in rates else [])
+        options = common + extra.get(model, "").split()
         record["runs"].append(run_one(model, given.data, given.runs / f"{given.name}-{model}", options))
         draft = file.with_suffix(".draft")
         draft.write_text(json.dumps(record, indent=1) + "\n")

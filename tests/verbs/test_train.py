@@ -230,6 +230,12 @@ def test_non_finite_loss_stops_and_names_a_module(tiny, tmp_path):
     assert "--lr" in str(stop.value)
 
 
+@pytest.mark.slow
+def test_non_finite_loss_stops_both_processes(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"not finite at step [1-8] of process [01]: the first module"):
+        train(replace(tiny, lr=1e30, warmup_epochs=0, batch_size=4, devices=2, out=tmp_path / "run"))
+
+
 def test_time_limit_ends_early_with_an_evaluated_epoch(tiny, tmp_path):
     result = train(replace(tiny, epochs=100_000, evaluate_every=100_000, max_minutes=0.02, out=tmp_path / "run"))
     last = rows_of(RunFolder(result.run))[-1]

@@ -99,7 +99,7 @@ class T2TViT(nn.Module):
         img_size: (H, W) or one number, in pixels, that the position table is made for.
         embed_dim, depth, num_heads, mlp_ratio: of the backbone.
         token_stage: "performer", "transformer" or "convolution".
-        small_images: for pictures of 32 to 64 px: the strides of the soft splits are 1, 2, 2 instead of 4, 2, 2, so that 32 px give
+        small_images: for pictures of 32 to 64 px: the strides of the soft splits are 2, 2, 1 instead of 4, 2, 2, so that 32 px give
             8 x 8 tokens. The parameters are the same but for the position table's size: published weights load.
         global_pool: "token" (the class token) or "avg" (the mean of the others).
         drop_rate: dropout before the classifier.

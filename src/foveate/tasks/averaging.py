@@ -18,16 +18,19 @@ class WeightAverage:
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
         mine, theirs = self.module.state_dict(), model.state_dict()
         learnt = [name for name, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_([mine[name] for name in learnt], [theirs[name] for name in learnt], 1.0 - decay)
-        for name in mine.keys() - set(learnt):
-            mine[name].copy_(theirs[name])
+        self._learnt = [mine[name] for name in learnt], [theirs[name] for name in learnt]
+        self._counters = [(mine[name], theirs[name]) for name in mine.keys() - set(learnt)]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the model's weights as they stand; it must still be where it was, on the same device."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        torch._foreach_lerp_(*self._learnt, 1.0 - decay)
+        for mine, theirs in self._counters:
+            mine.copy_(theirs)
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates, "weights": self.module.state_dict()}

@@ -20,6 +20,10 @@ from foveate.tasks.settings import Precision
 Result = TypeVar("Result")
 FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
+# Here and not in a function, as started processes announce themselves before they call one of ours.
+for _name in ("lightning.fabric", "lightning.pytorch"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
 
 @dataclass(frozen=True)
 class Devices:
@@ -47,7 +51,6 @@ def launch(devices: Devices, function: Callable[..., Result], *arguments: Any) -
     Several processes on one machine are started here, and a failure of one ends all of them; under torchrun or SLURM the processes are
     theirs. A `UserError` of any process is raised here.
     """
-    _quieten_lightning()
     complaints = processes.get_context("spawn").SimpleQueue()
     try:
         fabric = Fabric(
@@ -58,11 +61,12 @@ def launch(devices: Devices, function: Callable[..., Result], *arguments: Any) -
             precision=FABRIC_PRECISION[devices.resolved_precision()],
         )
     except (RuntimeError, ValueError) as error:  # Lightning's MisconfigurationException and its kin: devices that are not there
-        raise UserError(f"devices: {' '.join(str(error).split())}") from None
+        found = " ".join(str(error).split())
+        raise UserError(f"devices: {found} Expected devices of this machine; change --accelerator, --devices or --strategy") from None
     if _starts_processes(devices):
         try:
             # in a partial, as Fabric takes dataclasses among the arguments apart
-            return fabric.launch(partial(_complaining, function, complaints, arguments))
+            return fabric.launch(partial(_complaining, function, complaints, processes.get_start_method(), arguments))
         except (ProcessRaisedException, ProcessExitedException):
             if complaints.empty():
                 raise
@@ -94,20 +98,17 @@ def repeatable(seed: int, *, deterministic: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before[1]
 
 
-def _complaining(function: Callable[..., Result], complaints: Any, arguments: tuple[Any, ...], fabric: Fabric) -> Result:
-    """Run in a started process: hand a `UserError` to the parent in words before the process fails with it."""
-    _quieten_lightning()
+def _complaining(function: Callable[..., Result], complaints: Any, method: str, arguments: tuple[Any, ...], fabric: Fabric) -> Result:
+    """Run in a started process: hand a `UserError` to the parent in words before the process fails with it.
+
+    `method` is how the parent starts processes of its own: readers of pictures start here as they would there, not by a slow spawn.
+    """
+    processes.set_start_method(method, force=True)
     try:
         return function(fabric, *arguments)
     except UserError as error:
         complaints.put(str(error))
         raise
-
-
-def _quieten_lightning() -> None:
-    """Leave out its notes on what was found and started, which the plan of a training says better."""
-    for name in ("lightning.fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _started_elsewhere() -> bool:

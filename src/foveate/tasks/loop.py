@@ -127,7 +127,7 @@ class Training:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
-            self.average.update(self.model)
+            self.average.update()
         self.position.step += 1
         self.position.losses.append(loss)
         self.report.step(self.position.step, self.progress, loss, rate)

@@ -148,6 +148,7 @@ def _evaluate(fabric: Fabric, source: Path, pictures: PictureSet, batch_size: in
     model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     transform = evaluation_transform(card.preprocessing)
     loader = evaluation_loader(pictures, transform, batch_size, fabric.global_rank, fabric.world_size, num_workers)
+    fabric.barrier()  # the clock starts when the last process is ready
     start = time.perf_counter()
     with fabric.autocast():
         mine = score_pictures(model, loader, card.num_classes, fabric.device)

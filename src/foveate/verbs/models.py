@@ -14,7 +14,7 @@ NOTES = (
     "M: million parameters, frozen tables included. GMACs: for one picture of 224 x 224, norms and activations not counted.",
     "top-1: ImageNet-1K, in percent, as published by the source, or derived from differences that it states; not measured here.",
     "weights: 'authors' where the authors offer a file, which --weights FILE reads.",
-    "small pictures (32 to 64 px): every model takes small_images=true, with strides 1, 2, 4, 8 (FViT) or 1, 2, 4 (T2T-ViT).",
+    "small pictures (32 to 64 px): every model takes small_images=true, with strides 1, 2, 4, 8 (FViT) or 2, 4, 4 (T2T-ViT).",
 )
 
 

@@ -224,13 +224,14 @@ def _resolved(fabric: Fabric, settings: TrainSettings, prepared: Prepared, strea
     cuda = fabric.device.type == "cuda"
     device = torch.cuda.get_device_name(fabric.device) if cuda else f"{fabric.device.type}, {torch.get_num_threads()} threads"
     rate = peak_learning_rate(settings, stream.global_batch)
+    limit = f", or as many as {settings.max_minutes:g} min allow" if settings.max_minutes else ""
     recipe = prepared.card.preprocessing
     return {
         "model": f"{settings.model}, {count_parameters(prepared.model):,} parameters",
         "input": f"{recipe.size[0]} x {recipe.size[1]} px, {recipe.channels} channels; to evaluate: {recipe.resize} px, centre cut",
         "learning rate": f"{rate:.4g} = {settings.lr:g} per {settings.lr_reference_batch or stream.global_batch} pictures",
         "batch": f"{stream.global_batch} = {settings.batch_size} x {settings.accumulate} accumulated x {fabric.world_size} processes",
-        "steps": f"{stream.total_steps} = {settings.total_epochs} epochs x {stream.steps_per_epoch}",
+        "steps": f"{stream.total_steps} = {settings.total_epochs} epochs x {stream.steps_per_epoch}{limit}",
         "left out per epoch": f"{stream.left_out} pictures, others each time, as they do not fill a batch",
         "device": f"{device}, {settings.precision}",
     }

@@ -1,6 +1,6 @@
 """Train models from scratch on one data set under one recipe, one after another, and write what came out as one JSON file.
 
-    python benchmarks/from_scratch.py DATA NAME [--models fvit_tiny t2t_vit_7 resnet18] [--extra MODEL="OPTIONS"] -- OPTIONS OF foveate train
+    python benchmarks/from_scratch.py DATA NAME [--models fvit_tiny resnet18] [--extra MODEL="OPTIONS"] -- OPTIONS OF foveate train
 
 Method: every model gets the same pictures in the same order, the same augmentation, the same number of epochs and the same options; what
 one model needs on top (`--extra`) stands in its command. Each is trained by `foveate train` in a process of its own, then measured by

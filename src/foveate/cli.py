@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 import re
 import sys
 import traceback
@@ -19,6 +20,7 @@ from foveate.tasks.settings import TrainSettings
 from foveate_command import VERBS
 
 SUCCESS, USER_ERROR, INTERRUPTED = 0, 2, 130
+WIDE = 10_000
 
 
 class HelpFormatter(DefaultHelpFormatter):
@@ -114,11 +116,16 @@ def hyphens_to_underscores(argument: str) -> str:
 
 
 def show(result: Any, as_json: bool) -> int:
-    """Print a verb's result, for people or as JSON; the exit code follows the result's `problems`, if it has any."""
-    if as_json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        Console().print(result if hasattr(result, "__rich__") else str(result), soft_wrap=True, highlight=False, markup=False)
+    """Print a verb's result, for people or as JSON; the exit code follows the result's `problems`, if it has any.
+
+    Of several processes that a launcher started the first one prints. Into a file or a pipe lines are as long as they need to be.
+    """
+    if int(os.environ.get("RANK", "0")) == 0:
+        if as_json:
+            sys.stdout.write(result.to_json() + "\n")
+        else:
+            console = Console(width=None if sys.stdout.isatty() else WIDE)
+            console.print(result if hasattr(result, "__rich__") else str(result), soft_wrap=True, highlight=False, markup=False)
     return USER_ERROR if getattr(result, "problems", ()) else SUCCESS
 
 

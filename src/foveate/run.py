@@ -59,10 +59,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path) -> "RunFolder":
-        """A new run in a folder that is empty or absent; `UserError` for any other."""
+        """A new run in a folder that is absent, empty, or holds only the recipe of a run that never got far; otherwise `UserError`."""
         if path.is_file():
             raise UserError(f"{path}: found a file, expected the name of a folder to make; choose another --out")
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(entry.name != cls(path).recipe.name for entry in path.iterdir()):
             raise UserError(f"{path}: found a folder that is not empty; choose another --out, or continue a run with --resume {path}")
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)

@@ -3,15 +3,15 @@
 Wide and ResNeXt (more heads) are rows of the table in `t2t_vit`. Legend as there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.models.t2t_vit import FIRST_LAYER, Attention, Block, T2TViT, default_config
+from foveate.models.t2t_vit import FIRST_LAYER, Attention, Block, T2TViT, default_config, register
 
 DENSE_START, DENSE_GROWTH, DENSE_GROUPS = 128, 64, (3, 6, 6, 4)
 
@@ -173,18 +173,5 @@ VARIANTS: dict[str, tuple[type[T2TViT], int, int, int, float]] = {
 default_cfgs = generate_default_cfgs({name: default_config(FIRST_LAYER["performer"]) for name in VARIANTS})
 
 
-def _register(name: str) -> Callable[..., T2TViT]:
-    model_class, width, depth, heads, ratio = VARIANTS[name]
-    variant = {"embed_dim": width, "depth": depth, "num_heads": heads, "mlp_ratio": ratio}
-
-    def create(pretrained: bool = False, **kwargs: Any) -> T2TViT:
-        features = {"out_indices": (0, 1, -1), "feature_cls": "getter"}
-        return build_model_with_cfg(model_class, name, pretrained, feature_cfg=features, **{**variant, **kwargs})
-
-    create.__name__ = name
-    create.__doc__ = f"{model_class.__name__}, width {width}, depth {depth}, {heads} heads; the arguments of `{model_class.__name__}`."
-    return register_model(create)
-
-
-for _name in VARIANTS:
-    _register(_name)
+for _name, (_class, _width, _depth, _heads, _ratio) in VARIANTS.items():
+    register(_name, _class, {"embed_dim": _width, "depth": _depth, "num_heads": _heads, "mlp_ratio": _ratio})

@@ -9,7 +9,7 @@ raster order.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -323,18 +323,18 @@ FIRST_LAYER = {"performer": "token_stage.layer1.kqv", "transformer": "token_stag
 default_cfgs = generate_default_cfgs({name: default_config(FIRST_LAYER[stage]) for name, (_, _, _, _, stage) in VARIANTS.items()})
 
 
-def _register(name: str) -> Callable[..., T2TViT]:
-    width, depth, heads, ratio, stage = VARIANTS[name]
-    variant = {"embed_dim": width, "depth": depth, "num_heads": heads, "mlp_ratio": ratio, "token_stage": stage}
+def register(name: str, model_class: type[T2TViT], variant: dict[str, Any]) -> None:
+    """Make `name` known to timm: `model_class` with the arguments in `variant`, which whoever creates the model may override."""
 
     def create(pretrained: bool = False, **kwargs: Any) -> T2TViT:
         features = {"out_indices": (0, 1, -1), "feature_cls": "getter"}
-        return build_model_with_cfg(T2TViT, name, pretrained, feature_cfg=features, **{**variant, **kwargs})
+        return build_model_with_cfg(model_class, name, pretrained, feature_cfg=features, **{**variant, **kwargs})
 
-    create.__name__ = name
-    create.__doc__ = f"T2T-ViT, width {width}, depth {depth}, {heads} heads, {stage} token stage; the arguments of `T2TViT`."
-    return register_model(create)
+    create.__name__, create.__module__ = name, model_class.__module__
+    create.__doc__ = f"{model_class.__name__} with {variant}; takes its arguments."
+    register_model(create)
 
 
-for _name in VARIANTS:
-    _register(_name)
+for _name, (_width, _depth, _heads, _ratio, _stage) in VARIANTS.items():
+    _variant = {"embed_dim": _width, "depth": _depth, "num_heads": _heads, "mlp_ratio": _ratio, "token_stage": _stage}
+    register(_name, T2TViT, _variant)

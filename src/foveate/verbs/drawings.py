@@ -83,7 +83,7 @@ def _draw_examples(run: RunFolder, model: str, pictures: PictureSet, results: Pi
         f"{names[guesses[i]]} {probabilities[i]:.0%}" + (f"\nis {names[labels[i]]}" if guesses[i] != labels[i] else "") for i in chosen
     ]
     shown = [read_picture(pictures.open(index), 3) for index in chosen]
-    title = (
-        f"{model}: {len(chosen)} of {len(results)} held-out pictures, spread evenly, and {len(added)} more of the {len(wrong)} wrong ones"
-    )
+    title = f"{model}: {len(evenly)} of {len(results)} held-out pictures, spread evenly"
+    if added:
+        title += f", and {len(added)} more that are wrong ({len(wrong)} are in all)"
     contact_sheet(shown, captions, [guesses[i] != labels[i] for i in chosen], run.examples, title=title)

@@ -11,29 +11,11 @@ minutes, figures and learning curves.
 import argparse
 import csv
 import json
-import os
-import platform
-import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
-RESULTS = Path(__file__).parent / "results"
-
-
-def foveate(*arguments: str) -> dict[str, Any]:
-    """The JSON result of one command; what it says meanwhile goes to the screen."""
-    result = subprocess.run([sys.executable, "-m", "foveate", *arguments, "--json"], stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(result.stdout)
-
-
-def processor() -> str:
-    """The name of the processor, as the system gives it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+from record import foveate, head, write
 
 
 def run_one(model: str, data: str, out: Path, options: list[str]) -> dict[str, Any]:
@@ -66,21 +48,11 @@ def main() -> None:
     border = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     given, common = parser.parse_args(sys.argv[1:border]), sys.argv[border + 1 :]
     extra = dict(pair.split("=", 1) for pair in given.extra)
-    date = datetime.now(UTC).strftime("%Y-%m-%d")
-    file = RESULTS / f"{given.name}_cpu{os.cpu_count()}_{date}.json"
-    record: dict[str, Any] = {
-        "method": "benchmarks/from_scratch.py",
-        "hardware": f"{processor()}, {os.cpu_count()} cores",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "date": date,
-        "runs": [],
-    }
+    record: dict[str, Any] = {**head("benchmarks/from_scratch.py"), "runs": []}
     for model in given.models:
         options = common + extra.get(model, "").split()
         record["runs"].append(run_one(model, given.data, given.runs / f"{given.name}-{model}", options))
-        draft = file.with_suffix(".draft")
-        draft.write_text(json.dumps(record, indent=1) + "\n")
-        draft.replace(file)
+        write(given.name, record)
         print(json.dumps({name: value for name, value in record["runs"][-1].items() if name != "curve"}, indent=1))
 
 

@@ -68,8 +68,11 @@ def prepare_model(settings: TrainSettings, pictures: PictureSet, version: str) -
 
 def median_side(pictures: PictureSet) -> int:
     """The median shorter side in pixels over up to `SAMPLE` pictures spread over the set."""
-    step = max(1, len(pictures) // SAMPLE)
-    return int(median(min(upright_size(pictures.open(index))) for index in range(0, len(pictures), step)))
+    sides = []
+    for index in range(0, len(pictures), max(1, len(pictures) // SAMPLE)):
+        with pictures.open(index) as image:
+            sides.append(min(upright_size(image)))
+    return int(median(sides))
 
 
 def preprocessing_of(config: dict[str, Any], img_size: int, in_chans: int) -> Preprocessing:

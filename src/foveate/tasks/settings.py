@@ -33,7 +33,7 @@ class TrainSettings:
         model_options: further arguments of the model, as `create_model` takes them.
         weights: weight file to start from (fine-tuning); None starts from scratch.
         img_size: side of the square input in pixels; None: 224, or the pictures' own size where their median side is at most 64.
-        in_chans: channels of the input: 1 (grey), 3 (RGB), 4 (RGBA) or more (multi-channel arrays).
+        in_chans: channels that pictures are read with: 1 (grey), 3 (RGB) or 4 (RGBA).
         small_images: the model's form for small pictures, which throws less away at its start; None: on for inputs of at most 64 pixels.
         val_fraction: share of the pictures held out where the data has no val or test split of its own.
         list_file: lines of `file label` for a flat folder of pictures.

@@ -1,0 +1,44 @@
+"""What every result file begins with, how it is written, and how a command of this project is run for it."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def processor() -> str:
+    """The name of the processor, as the system gives it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def head(method: str) -> dict[str, Any]:
+    """Method, hardware, versions and date of a record."""
+    return {
+        "method": method,
+        "hardware": f"{processor()}, {os.cpu_count()} cores",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def write(name: str, record: dict[str, Any]) -> None:
+    """Write `record` to results/NAME_<hardware>_<date>.json, whole or not at all."""
+    file = RESULTS / f"{name}_cpu{os.cpu_count()}_{record['date']}.json"
+    draft = file.with_suffix(".draft")
+    draft.write_text(json.dumps(record, indent=1) + "\n")
+    draft.replace(file)
+
+
+def foveate(*arguments: str) -> Any:
+    """The JSON result of one command; what it says meanwhile goes to the screen."""
+    result = subprocess.run([sys.executable, "-m", "foveate", *arguments, "--json"], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(result.stdout)

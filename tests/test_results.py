@@ -1,0 +1,38 @@
+"""The tables in the pages are those of the result files."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SPEC = importlib.util.spec_from_file_location("report", ROOT / "benchmarks" / "report.py")
+report = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(report)
+
+
+@pytest.mark.parametrize("name", report.PAGES)
+def test_pages_show_the_result_files(name: str) -> None:
+    page = (ROOT / name).read_text()
+    assert "<!-- from " in page
+    assert report.filled(page) == page
+
+
+def test_a_changed_figure_changes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"model": "m", "parameters": 1234, "top1": 0.5, "seconds": 9.0, "images_per_second": 7.0}
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    page = "before\n<!-- from x.json -->\n\nold\n\n<!-- end -->\nafter\n"
+    (tmp_path / "x.json").write_text(json.dumps({"method": "foveate demo", "rows": [row]}))
+    assert "| m | 1,234 | 50.00% | 9 | 7 |" in report.filled(page)
+    assert report.filled(page).startswith("before\n")
+    assert report.filled(page).endswith("after\n")
+    assert report.filled(report.filled(page)) == report.filled(page)
+
+
+def test_every_result_says_how_it_came_about() -> None:
+    files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert files
+    for file in files:
+        record = json.loads(file.read_text())
+        assert {"method", "hardware", "versions", "date"} <= set(record), file.name

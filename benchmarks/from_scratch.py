@@ -5,7 +5,8 @@
 Method: every model gets the same pictures in the same order, the same augmentation, the same number of epochs and the same options; what
 one model needs on top (`--extra`) stands in its command. Each is trained by `foveate train` in a process of its own, then measured by
 `foveate evaluate` on the test split, or on the val split where there is no test. The file holds the commands, the hardware, the versions,
-minutes, figures and learning curves.
+minutes, figures and learning curves; pictures per second are the median over the epochs. A model that the day's file holds is not
+trained again.
 """
 
 import argparse
@@ -13,9 +14,10 @@ import csv
 import json
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from record import foveate, head, write
+from record import foveate, head, result_file, write
 
 
 def run_one(model: str, data: str, out: Path, options: list[str]) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def run_one(model: str, data: str, out: Path, options: list[str]) -> dict[str, A
         "command": " ".join(["foveate", *shown]),
         "parameters": trained["parameters"],
         "minutes": round(trained["minutes"], 2),
-        "training_pictures_per_second": round(sum(row["images_per_second"] for row in curve) / len(curve), 1),
+        "training_pictures_per_second": round(median(row["images_per_second"] for row in curve), 1),
         "held_out": {"split": measured["split"], "pictures": measured["pictures"], **measured["figures"]},
         "validation": {"pictures": trained["pictures"], **trained["figures"]},
         "curve": curve,
@@ -49,7 +51,11 @@ def main() -> None:
     given, common = parser.parse_args(sys.argv[1:border]), sys.argv[border + 1 :]
     extra = dict(pair.split("=", 1) for pair in given.extra)
     record: dict[str, Any] = {**head("benchmarks/from_scratch.py"), "runs": []}
-    for model in given.models:
+    earlier = result_file(given.name, record["date"])
+    if earlier.exists():
+        record = json.loads(earlier.read_text())
+    done = {run["model"] for run in record["runs"]}
+    for model in (name for name in given.models if name not in done):
         options = common + extra.get(model, "").split()
         record["runs"].append(run_one(model, given.data, given.runs / f"{given.name}-{model}", options))
         write(given.name, record)

@@ -30,9 +30,14 @@ def head(method: str) -> dict[str, Any]:
     }
 
 
+def result_file(name: str, date: str) -> Path:
+    """The file results/NAME_<hardware>_<date>.json."""
+    return RESULTS / f"{name}_cpu{os.cpu_count()}_{date}.json"
+
+
 def write(name: str, record: dict[str, Any]) -> None:
-    """Write `record` to results/NAME_<hardware>_<date>.json, whole or not at all."""
-    file = RESULTS / f"{name}_cpu{os.cpu_count()}_{record['date']}.json"
+    """Write `record` to its result file, whole or not at all."""
+    file = result_file(name, record["date"])
     draft = file.with_suffix(".draft")
     draft.write_text(json.dumps(record, indent=1) + "\n")
     draft.replace(file)

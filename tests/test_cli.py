@@ -83,5 +83,7 @@ def test_option_names_and_switches() -> None:
         "true",
     ]
     assert fill_switches(["--compile", "false"], ["compile"]) == ["--compile", "false"]
+    assert fill_switches([], ["compile"]) == []
     assert option_value(["--recipe=x"], "--recipe") == "x"
     assert option_value(["--seed", "1"], "--recipe") is None
+    assert option_value([], "--recipe") is None

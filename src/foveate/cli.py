@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import docstring_parser
@@ -92,7 +93,7 @@ def add_positional(parser: ArgumentParser, parameter: inspect.Parameter, help_te
 def fill_switches(arguments: Sequence[str], switches: Sequence[str]) -> list[str]:
     """The arguments with `true` behind every switch that stands alone: `--compile` means `--compile true`."""
     filled = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in pairwise([*arguments, ""]):
         filled.append(argument)
         if argument.removeprefix("--") in switches and argument.startswith("--") and following.lower() not in {"true", "false"}:
             filled.append("true")
@@ -101,7 +102,7 @@ def fill_switches(arguments: Sequence[str], switches: Sequence[str]) -> list[str
 
 def option_value(arguments: Sequence[str], option: str) -> str | None:
     """The value given to `option`, as `--option value` or `--option=value`."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in pairwise([*arguments, ""]):
         if argument == option:
             return following
         if argument.startswith(f"{option}="):

@@ -1,12 +1,14 @@
-"""Run `foveate demo` and keep its table: `python benchmarks/demo.py FOLDER_FOR_THE_RUNS`."""
+"""Keep the table of a demo that was run: `make demo`, then `python benchmarks/demo.py demo/table.json`."""
 
+import json
 import sys
+from pathlib import Path
 
-from record import foveate, head, write
+from record import head, write
 
 
 def main() -> None:
-    rows = foveate("demo", "--out", sys.argv[1])
+    rows = json.loads(Path(sys.argv[1]).read_text())
     write("demo", {**head("foveate demo"), "rows": [{name: value for name, value in row.items() if name != "run"} for row in rows]})
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from foveate.errors import UserError
 from foveate.recipes import load_recipe
+from foveate.run import write_text
 from foveate.tasks.settings import TrainSettings
 from foveate.verbs.evaluate import evaluate
 from foveate.verbs.train import train
@@ -64,7 +65,7 @@ def demo(out: Path = Path("demo")) -> DemoTable:
     """Train a small FViT and a small T2T-ViT on the embedded digits, evaluate both on the held-out ones, and compare them.
 
     Args:
-        out: folder that gets a run folder for each model; a number is added where it exists.
+        out: folder that gets a run folder for each model, with a number added where it exists, and the table as table.json.
 
     Raises:
         UserError: where `out` is a file.
@@ -81,7 +82,9 @@ def demo(out: Path = Path("demo")) -> DemoTable:
         held_out = evaluation.pictures
         speed = result.steps * settings.batch_size / (60 * result.minutes)
         rows.append(DemoRow(model, result.parameters, evaluation.figures["top1"], seconds, speed, str(result.run)))
-    return DemoTable(tuple(rows), held_out)
+    table = DemoTable(tuple(rows), held_out)
+    write_text(out / "table.json", table.to_json() + "\n")
+    return table
 
 
 def _free_folder(wanted: Path) -> Path:

@@ -1,5 +1,6 @@
 """A model by name, with or without weights: the one place where models and weights meet."""
 
+import logging
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,6 +17,8 @@ from foveate.weights.readers import read_weights
 
 FAMILIES = (fvit, t2t_vit, t2t_study)
 WEIGHT_FILE = "model.safetensors"
+
+_logger = logging.getLogger(__name__)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -36,7 +39,8 @@ def create_model(
 
     Args:
         name: see `list_models`; any other name is looked up in timm.
-        weights: a file that `load_weights` reads, or a run folder; without it the model starts at random.
+        weights: a file that `load_weights` reads, or a run folder; without it the model starts at random. What was left fresh or resized
+            is logged as a warning, a load without either as information.
         num_classes: width of the classifier; 0 for none.
         in_chans: channels of the pictures; published weights are fitted to it.
         img_size: one number or (H, W) in pixels that position tables are made for. Ours take any other size as well.
@@ -58,7 +62,8 @@ def create_model(
         config: Any = model.pretrained_cfg
         model.pretrained_cfg = {**config, "input_size": (in_chans, *size)}  # type: ignore[assignment]
     if weights is not None:
-        load_weights(model, weight_file(weights))
+        report = load_weights(model, weight_file(weights))
+        _logger.log(logging.WARNING if report.fresh or report.resized else logging.INFO, "%s", report)
     return model
 
 
@@ -96,4 +101,4 @@ def _takes_any_size(name: str) -> bool:
 
 def _close_names(name: str) -> str:
 
-    return ", ".join(get_close_matches(name, list_models() + timm.list_models(), n=3, cutoff=0.4)) or "none"
+    return ", ".join(get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)) or "none"

@@ -87,3 +87,10 @@ def test_option_names_and_switches() -> None:
     assert option_value(["--recipe=x"], "--recipe") == "x"
     assert option_value(["--seed", "1"], "--recipe") is None
     assert option_value([], "--recipe") is None
+
+
+def test_a_misspelt_key_in_a_recipe_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("epoch: 3\n")
+    result = foveate("train", "digits", "--recipe", str(tmp_path / "mine.yaml"), cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.strip() == "foveate train: unknown training settings: epoch"

@@ -60,12 +60,10 @@ def test_model_and_card_read_back(tmp_path):
     model = timm.create_model("resnet10t", num_classes=2)
     card = ModelCard("resnet10t", 2, class_names=("cat", "dog"), results={"top1": 0.5})
     run.write_model(model, card)
-    assert run.read_card() == card
+    assert ModelCard.from_json(run.card.read_text()) == card
     assert read_weights(run.weights).card == card
     tensors = read_weights(run.weights).tensors
     assert all(torch.equal(tensors[name], value) for name, value in model.state_dict().items())
-    with pytest.raises(UserError, match="finished run"):
-        RunFolder(tmp_path / "other").read_card()
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

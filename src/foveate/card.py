@@ -53,6 +53,8 @@ class ModelCard:
             tuples: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()}
             names = tuple(values.pop("class_names", ()))
             card = cls(**values, class_names=names, preprocessing=Preprocessing(**tuples))
+            if card.task != "classify":
+                raise TypeError(f"the task {card.task!r}, which this version does not know")
             if not (isinstance(card.model, str) and isinstance(card.num_classes, int) and isinstance(card.options, dict)):
                 raise TypeError("a model, a number of classes or options of another type")
             return card

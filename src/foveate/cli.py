@@ -38,7 +38,7 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
     try:
         function = getattr(import_module(f"foveate.verbs.{verb}"), verb)
         signature = inspect.signature(TrainSettings if verb == "train" else function)
-        switches = [name for name, parameter in signature.parameters.items() if parameter.annotation is bool]
+        switches = [name for name, parameter in signature.parameters.items() if parameter.annotation in (bool, bool | None)]
         arguments = fill_switches([hyphens_to_underscores(argument) for argument in arguments], switches)
         options = vars(make_parser(verb, function, arguments).parse_args(arguments))
         as_json = options["json"]
@@ -47,7 +47,8 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
     except (UserError, ArgumentError) as error:
         if debug:
             traceback.print_exc()
-        sys.stderr.write(f"foveate {verb}: {' '.join(str(error).split())}\n")
+        lines = str(error).splitlines() if isinstance(error, UserError) else [" ".join(str(error).split())]
+        sys.stderr.writelines(f"foveate {verb}: {' '.join(line.split())}\n" for line in lines)
         return USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write(f"foveate {verb}: interrupted\n")
@@ -70,7 +71,9 @@ def make_parser(verb: str, function: Callable[..., Any], arguments: Sequence[str
         )
         parser.add_class_arguments(TrainSettings, skip=names, fail_untyped=True)
         if recipe := option_value(arguments, "--recipe"):
-            parser.set_defaults(load_recipe(recipe))
+            settings = load_recipe(recipe)
+            TrainSettings.from_plain(settings)
+            parser.set_defaults(settings)
     else:
         parser.add_function_arguments(function, skip=names, fail_untyped=True)
     parser.add_argument("--json", action="store_true", help="print the result as JSON, for other programs")
@@ -119,9 +122,10 @@ def hyphens_to_underscores(argument: str) -> str:
 def show(result: Any, as_json: bool) -> int:
     """Print a verb's result, for people or as JSON; the exit code follows the result's `problems`, if it has any.
 
-    Of several processes that a launcher started the first one prints. Into a file or a pipe lines are as long as they need to be.
+    Of several processes that a launcher started (torchrun, SLURM or Lightning's own) the first one prints. Into a file or a pipe lines are
+    as long as they need to be.
     """
-    if int(os.environ.get("RANK", "0")) == 0:
+    if all(os.environ.get(place, "0") == "0" for place in ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")):
         if as_json:
             sys.stdout.write(result.to_json() + "\n")
         else:

@@ -12,7 +12,7 @@ from torch import nn
 from foveate.card import ModelCard
 from foveate.errors import UserError
 from foveate.models import fvit, t2t_study, t2t_vit
-from foveate.weights.load import load_weights
+from foveate.weights.load import load_file, load_weights
 from foveate.weights.readers import read_weights
 
 FAMILIES = (fvit, t2t_vit, t2t_study)
@@ -73,15 +73,14 @@ def open_model(path: str | Path) -> tuple[nn.Module, ModelCard]:
     Raises:
         UserError: where the file has no card: then only `create_model(name, weights=path)` can tell what it is.
     """
-    file = weight_file(path)
-    card = read_weights(file).card
+    path = weight_file(path)
+    file = read_weights(path)
+    card = file.card
     if card is None:
-        raise UserError(
-            f"{file}: found weights without a model card, expected a file written by this project; run 'foveate convert' on it first"
-        )
-    model = create_model(
-        card.model, file, num_classes=card.num_classes, in_chans=card.in_chans, img_size=card.preprocessing.size, **card.options
-    )
+        raise UserError(f"{path}: found weights without a model card, expected a file of this project; run 'foveate convert' on it first")
+    model = create_model(card.model, num_classes=card.num_classes, in_chans=card.in_chans, img_size=card.preprocessing.size, **card.options)
+    if load_file(model, file, path).fresh:
+        raise UserError(f"{path}: found no classifier of {card.num_classes} classes, as its card says; the file is damaged")
     return model.eval(), card
 
 

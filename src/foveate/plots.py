@@ -19,6 +19,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image, ImageDraw, ImageFont
 
+from foveate.errors import UserError
+
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6B6B6B"
 TRAIN_LINE = (BLUE, "--")
 MEASURED_LINES = ((VERMILLION, "-"), (GREEN, "-."), (PURPLE, ":"))
@@ -322,6 +324,8 @@ def _replace(out: Path, write: Callable[[Path], None]) -> Path:
     try:
         write(part)
         part.replace(out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); name a file in a folder that exists and is writable") from None
     finally:
         part.unlink(missing_ok=True)
     return out

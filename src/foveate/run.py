@@ -64,7 +64,10 @@ class RunFolder:
             raise UserError(f"{path}: found a file, expected the name of a folder to make; choose another --out")
         if path.is_dir() and any(entry.name != cls(path).recipe.name for entry in path.iterdir()):
             raise UserError(f"{path}: found a folder that is not empty; choose another --out, or continue a run with --resume {path}")
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be made ({error.strerror}); choose another --out") from None
         return cls(path)
 
     @classmethod
@@ -105,14 +108,6 @@ class RunFolder:
         write_safetensors(self.weights, model.state_dict(), card)
         write_text(self.card, card.to_json() + "\n")
 
-    def read_card(self) -> ModelCard:
-        """The card beside the weights; `UserError` where it is absent or broken."""
-        try:
-            text = self.card.read_text(encoding="utf-8")
-        except OSError:
-            raise UserError(f"{self.path}: found no {self.card.name}, expected the folder of a finished run") from None
-        return ModelCard.from_json(text)
-
 
 def write_text(path: Path, text: str) -> None:
     """Write under a temporary name in the same folder and rename."""
@@ -120,5 +115,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         draft.write_text(text, encoding="utf-8")
         draft.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name a file in a folder that exists and is writable") from None
     finally:
         draft.unlink(missing_ok=True)

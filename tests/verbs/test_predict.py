@@ -178,7 +178,7 @@ class TestMistakes:
     def test_output_that_is_not_finite_is_refused(self, model, run, pictures, tmp_path):
         damaged = RunFolder.create(tmp_path / "damaged")
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        card = RunFolder(run).read_card()
+        card = ModelCard.from_json(RunFolder(run).card.read_text())
         model_copy = create_model("fvit_tiny", num_classes=len(NAMES), **OPTIONS)
         model_copy.load_state_dict({**state, "head.bias": torch.full((len(NAMES),), float("nan"))})
         damaged.write_model(model_copy, card)

@@ -13,10 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from foveate.card import ModelCard
 from foveate.errors import UserError
 from foveate.factory import open_model
 from foveate.run import RunFolder
 from foveate.tasks.settings import TrainSettings
+from foveate.verbs import train as module
 from foveate.verbs.evaluate import evaluate
 from foveate.verbs.train import train
 
@@ -36,6 +38,7 @@ CHILD = """
 import os, signal, sys
 from foveate.tasks import loop
 from foveate.tasks.settings import TrainSettings
+from foveate.verbs import train as module
 from foveate.verbs.train import train
 
 real, done = loop.set_learning_rate, [0]
@@ -96,7 +99,7 @@ def test_card_holds_what_the_model_needs(trained):
     assert card.preprocessing.size == (16, 16)
     assert card.results == result.figures
     assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
-    assert RunFolder(result.run).read_card() == card
+    assert ModelCard.from_json(RunFolder(result.run).card.read_text()) == card
 
 
 def test_shipped_weights_are_the_averaged_ones_and_both_were_measured(trained):
@@ -276,3 +279,17 @@ def test_resuming_a_finished_run_changes_nothing(trained):
     assert same(load_file(RunFolder(result.run).weights), before)
     assert again.figures == result.figures
     assert np.isfinite(again.images_per_second)
+
+
+def test_a_resumed_run_keeps_its_folder_and_its_free_settings(trained):
+    _, result = trained
+    with pytest.raises(UserError, match="beside --resume"):
+        train(TrainSettings(resume=result.run, out=result.run))
+    kept = TrainSettings.from_plain(RunFolder(result.run).read_recipe())
+    assert kept.num_workers == 0
+    assert module._continued(TrainSettings(resume=result.run)).num_workers == 0
+
+
+def test_a_short_training_gets_a_short_warmup(tiny):
+    assert replace(tiny, epochs=3, warmup_epochs=5.0).fitting_warmup_epochs == pytest.approx(0.6)
+    assert replace(tiny, epochs=10, warmup_epochs=5.0).fitting_warmup_epochs == 5.0

@@ -111,3 +111,10 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
         image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
     # convert() copies even where there is nothing to do
     return image if image.mode == mode else image.convert(mode)
+
+
+def read_thumbnail(source: Path | Image.Image, side: int = 336) -> Image.Image:
+    """A picture in RGB that fits into `side` x `side` pixels, small enough to keep many; `UserError` as `read_picture`."""
+    picture = read_picture(source, 3)
+    picture.thumbnail((side, side))
+    return picture

@@ -9,15 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def soft_split_size(size: tuple[int, int], kernel: int, stride: int) -> tuple[int, int]:
-    """Tokens along each axis: `floor((n + 2p - k) / s) + 1` with the padding of `soft_split_padding`."""
-    padding = soft_split_padding(kernel, stride)
-    height, width = ((n + 2 * padding - kernel) // stride + 1 for n in size)
-    return height, width
-
-
 def soft_split_padding(kernel: int, stride: int) -> int:
-    """Zeros around the map: 2 for 7/4, 1 for 3/2, as published; in general so that n / stride tokens come out of n pixels."""
+    """Zeros around the map: 2 for 7/4, 1 for 3/2, as published; in general so that n / stride tokens come out of n pixels.
+
+    The number of tokens along an axis is `floor((n + 2p - k) / s) + 1`.
+    """
     return (kernel - stride + 1) // 2
 
 

@@ -241,6 +241,7 @@ class Training:
             self.average.load_state_dict(rest["average"])
         self.fabric.strategy.precision.load_state_dict(rest["precision"])
         self.position = Position(**rest["position"])
+        self.position.epoch_began = min(self.position.epoch_began, self.position.minutes)  # the clock stood still from the checkpoint on
 
 
 def whole_weights(sharded: Any) -> dict[str, Any]:

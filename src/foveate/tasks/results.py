@@ -61,8 +61,8 @@ def score_pictures(forward: Forward, batches: Iterable[Batch], num_classes: int,
     rows: list[tuple[Tensor, ...]] = []
     for batch in batches:
         images = batch["image"].to(device, non_blocking=True, memory_format=torch.channels_last)
-        label = batch["label"].to(device, non_blocking=True)
-        logits = forward(images).double()
+        label = batch["label"]
+        logits = forward(images).float().cpu().double()  # some accelerators have no float64
         best = logits.topk(guesses, dim=1).indices
         probability = logits.softmax(dim=1).gather(1, best[:, :1])[:, 0]
         rows.append((batch["index"], batch["label"], best, probability, F.cross_entropy(logits, label, reduction="none")))

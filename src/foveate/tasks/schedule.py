@@ -43,7 +43,7 @@ def make_schedule(settings: TrainSettings, pictures_per_update: int) -> Schedule
         peak=peak,
         floor=min(settings.min_lr, peak),
         start=min(settings.warmup_lr, peak),
-        warmup=settings.warmup_epochs / settings.total_epochs,
+        warmup=settings.fitting_warmup_epochs / settings.total_epochs,
         cooldown=settings.cooldown_epochs / settings.total_epochs,
     )
 

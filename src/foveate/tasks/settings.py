@@ -19,6 +19,7 @@ RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("lr layer_decay backbone_lr_scale", lambda value: value > 0, "a number above 0"),
     ("mixup_switch smoothing momentum", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
     ("ema_decay", lambda value: 0 <= value < 1, "a decay from 0 (off) to below 1, such as 0.9999"),
+    ("num_workers", lambda value: value is None or value >= 0, "0 or more"),
     ("img_size", lambda value: value is None or value >= 16, "16 pixels or more"),
 )
 
@@ -39,7 +40,8 @@ class TrainSettings:
         list_file: lines of `file label` for a flat folder of pictures.
         epochs: passes over the training pictures, warm-up included, cool-down excluded.
         cooldown_epochs: passes after them at the smallest learning rate.
-        warmup_epochs: passes at the start during which the learning rate rises in a straight line.
+        warmup_epochs: passes at the start during which the learning rate rises in a straight line; a fifth of the epochs where it would be
+            more than half of them.
         max_minutes: end after this many minutes of wall-clock time; the schedule is shortened so that it still finishes. 0: no limit.
         batch_size: pictures per process and step.
         accumulate: batches whose gradients are added up before the weights move.
@@ -169,6 +171,11 @@ class TrainSettings:
     @property
     def total_epochs(self) -> int:
         return self.epochs + self.cooldown_epochs
+
+    @property
+    def fitting_warmup_epochs(self) -> float:
+        """`warmup_epochs`, or a fifth of the epochs where it is more than half of them: a short training must come down again."""
+        return self.warmup_epochs if self.warmup_epochs <= self.epochs / 2 else self.epochs / 5
 
     def plain(self) -> dict[str, Any]:
         """The settings as numbers, strings, lists and dictionaries, ready for YAML or JSON."""

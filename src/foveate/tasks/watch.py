@@ -15,7 +15,8 @@ def gather_numbers(fabric: Fabric, *values: float) -> list[list[float]]:
     """The values of every process, in the order of their ranks, the same list on each of them."""
     if fabric.world_size == 1:
         return [list(values)]
-    own = torch.tensor(values, dtype=torch.float64, device=fabric.device)
+    width = torch.float32 if fabric.device.type == "mps" else torch.float64  # which mps has not
+    own = torch.tensor(values, dtype=width, device=fabric.device)
     everyones = [torch.empty_like(own) for _ in range(fabric.world_size)]
     torch.distributed.all_gather(everyones, own)
     return torch.stack(everyones).tolist()

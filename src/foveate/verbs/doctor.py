@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from foveate.data.check import Findings, Statistics, check_pictures
 from foveate.data.folders import open_pictures
 from foveate.data.pictures import PictureSet, PictureSplits
-from foveate.data.reading import read_picture
+from foveate.data.reading import read_thumbnail
 from foveate.errors import UserError
 from foveate.plots import contact_sheet
 
@@ -124,11 +124,9 @@ def _whole(pictures: PictureSet, index: int) -> Image.Image | None:
     """The picture, small enough to keep many; None where it is broken, which the report says."""
     try:
         with pictures.open(index) as image:
-            picture = read_picture(image, 3)
+            return read_thumbnail(image)
     except UserError:
         return None
-    picture.thumbnail((336, 336))
-    return picture
 
 
 def _listed(what: str, lines: tuple[str, ...]) -> list[str]:

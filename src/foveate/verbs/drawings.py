@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.data.pictures import PictureSet
-from foveate.data.reading import read_picture
+from foveate.data.reading import read_thumbnail
 from foveate.layers.gabor import LearnableGaborFilter
 from foveate.plots import confusion_matrix, contact_sheet, gabor_sheet, gabor_titles, learning_curves
 from foveate.run import RunFolder
@@ -82,7 +82,7 @@ def _draw_examples(run: RunFolder, model: str, pictures: PictureSet, results: Pi
     captions = [
         f"{names[guesses[i]]} {probabilities[i]:.0%}" + (f"\nis {names[labels[i]]}" if guesses[i] != labels[i] else "") for i in chosen
     ]
-    shown = [read_picture(pictures.open(index), 3) for index in chosen]
+    shown = [read_thumbnail(pictures.open(index)) for index in chosen]
     title = f"{model}: {len(evenly)} of {len(results)} held-out pictures, spread evenly"
     if added:
         title += f", and {len(added)} more that are wrong ({len(wrong)} are in all)"

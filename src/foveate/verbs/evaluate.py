@@ -19,6 +19,7 @@ from foveate.data.pictures import PictureSet, shortened
 from foveate.data.transforms import evaluation_transform
 from foveate.errors import UserError
 from foveate.factory import open_model
+from foveate.run import RunFolder
 from foveate.tasks.devices import Devices, launch
 from foveate.tasks.results import gather_results, score_pictures
 from foveate.tasks.settings import Accelerator, Precision
@@ -32,6 +33,7 @@ class Evaluation:
 
     Args:
         source, data, split: the weights and the pictures.
+        notes: what the data was recognised as.
         pictures: how many were seen, each exactly once.
         figures: `loss` (cross-entropy), `top1` and, with more than five classes, `top5`; shares of 1.
         class_names: K names.
@@ -43,6 +45,7 @@ class Evaluation:
     source: str
     data: str
     split: str
+    notes: tuple[str, ...]
     pictures: int
     figures: dict[str, float]
     class_names: tuple[str, ...]
@@ -84,7 +87,7 @@ class Evaluation:
         for row, counts in zip(self.classes(), self.confusion, strict=True):
             precision, recall = ("-" if row[name] is None else f"{row[name]:.1%}" for name in ("precision", "recall"))
             table.add_row(row["class"], precision, recall, str(row["count"]), str(row["predicted"]), self._confused(row["class"], counts))
-        return Group(table, "", str(self))
+        return Group(table, "", str(self), *(f"note: {note}" for note in self.notes))
 
     def _confused(self, name: str, counts: tuple[int, ...], most: int = 3) -> str:
         """The classes that pictures of class `name` are most often taken for, with how often."""
@@ -102,8 +105,8 @@ def evaluate(
     precision: Precision = "auto",
     accelerator: Accelerator = "auto",
     list_file: Path | None = None,
-    val_fraction: float = 0.2,
-    seed: int = 0,
+    val_fraction: float | None = None,
+    seed: int | None = None,
     num_workers: int | None = None,
 ) -> Evaluation:
     """Measure a trained model on pictures: top-1, top-5, loss, precision and recall per class, confusion matrix.
@@ -119,17 +122,21 @@ def evaluate(
         precision: number format; "auto": bf16 on CUDA devices that have it, otherwise fp32.
         accelerator: kind of device.
         list_file: lines of `file label` for a flat folder of pictures.
-        val_fraction: share held out where the data has no val or test split of its own: the same as in training.
-        seed: which share is held out: the same as in training.
+        val_fraction: share held out where the data has no val or test split of its own, 1 for all of it; None: as the run was trained, or
+            0.2 for a weight file.
+        seed: which share is held out; None: as the run was trained, or 0 for a weight file.
         num_workers: processes that read pictures, per device; None chooses.
 
     Raises:
         UserError: where classes of the data are unknown to the model, or the split is absent.
     """
     chosen = Devices(accelerator, devices, precision=precision)
-    pictures = _pictures(open_pictures(data, val_fraction=val_fraction, list_file=list_file, seed=seed).present(), split, data)
+    kept = RunFolder(source).read_recipe() if RunFolder(source).recipe.is_file() else {}
+    fraction = kept.get("val_fraction", 0.2) if val_fraction is None else val_fraction
+    splits = open_pictures(data, val_fraction=fraction, list_file=list_file, seed=kept.get("seed", 0) if seed is None else seed)
+    pictures = _pictures(splits.present(), split, data)
     values = launch(chosen, _evaluate, source, pictures, batch_size, num_workers)
-    return Evaluation(source=str(source), data=data, split=pictures.split, **values)
+    return Evaluation(source=str(source), data=data, split=pictures.split, notes=splits.notes, **values)
 
 
 def _pictures(present: Mapping[str, PictureSet], split: Split, data: str) -> PictureSet:

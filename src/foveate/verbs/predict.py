@@ -18,7 +18,7 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from foveate import plots
-from foveate.data.reading import SUFFIXES, open_picture, read_picture
+from foveate.data.reading import SUFFIXES, open_picture, read_thumbnail
 from foveate.data.transforms import evaluation_transform
 from foveate.errors import UserError
 from foveate.factory import open_model
@@ -232,5 +232,5 @@ def _draw_sheet(out: Path, model: str, seen: Sequence[Prediction]) -> list[str]:
     captions = [f"{one.names[0]} {one.probabilities[0]:.1%}\n{Path(one.file).name}" for one in shown]
     cut = f"the first {len(shown)} of {len(seen)} pictures"
     title = f"{model}: {cut if len(shown) < len(seen) else f'{len(seen)} pictures'}"
-    plots.contact_sheet([read_picture(Path(one.file), 3) for one in shown], captions, None, out, title=title)
+    plots.contact_sheet([read_thumbnail(Path(one.file)) for one in shown], captions, None, out, title=title)
     return [f"{out}: shows {cut}"] if len(shown) < len(seen) else []

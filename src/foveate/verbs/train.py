@@ -37,7 +37,7 @@ from foveate.tasks.schedule import peak_learning_rate
 from foveate.tasks.settings import TrainSettings
 from foveate.verbs.drawings import draw_run, gabor_filters
 
-FREE_ON_RESUME = {"num_workers", "checkpoint_minutes", "checkpoint_every_steps", "tensorboard", "out", "resume"}
+FREE_ON_RESUME = {"num_workers", "checkpoint_minutes", "checkpoint_every_steps", "tensorboard", "resume"}
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,8 @@ def train(settings: TrainSettings) -> TrainResult:
 def _continued(given: TrainSettings) -> TrainSettings:
     """The settings of the run to resume; `UserError` where another value was given for one that the result depends on."""
     assert given.resume is not None
+    if given.out is not None:
+        raise UserError(f"out: found {given.out} beside --resume, expected one of them: a resumed run stays in its folder")
     run = RunFolder.open(given.resume)
     kept = TrainSettings.from_plain(run.read_recipe())
     default = TrainSettings()
@@ -105,7 +107,7 @@ def _continued(given: TrainSettings) -> TrainSettings:
     for name in (entry.name for entry in fields(TrainSettings)):
         value = getattr(given, name)
         if name in FREE_ON_RESUME:
-            free[name] = value
+            free[name] = getattr(kept, name) if value == getattr(default, name) else value
         elif value not in (getattr(default, name), getattr(kept, name)):
             raise UserError(f"{name}: found {value}, expected {getattr(kept, name)} as in {run.recipe}; a resumed run keeps its settings")
     return replace(kept, **free)
@@ -126,7 +128,9 @@ def _train(fabric: Fabric, settings: TrainSettings) -> dict[str, Any]:
         if fabric.is_global_zero:
             resolved = _resolved(fabric, settings, prepared, stream)
             console = Console(stderr=True)
-            console.print(_plan((*splits.notes, checked, *prepared.notes), settings, (train_set, held_out), resolved))
+            console.print(
+                _plan((*splits.notes, checked, *prepared.notes, *_warmup_note(settings)), settings, (train_set, held_out), resolved)
+            )
             if settings.resume is None:
                 run.write_recipe(replace(settings, out=None).plain(), {**resolved, **_versions()})
             report = Report(console, length.steps, run.write_metrics, run.path / "tensorboard" if settings.tensorboard else None)
@@ -235,6 +239,11 @@ def _resolved(fabric: Fabric, settings: TrainSettings, prepared: Prepared, strea
         "left out per epoch": f"{stream.left_out} pictures, others each time, as they do not fill a batch",
         "device": f"{device}, {settings.precision}",
     }
+
+
+def _warmup_note(settings: TrainSettings) -> list[str]:
+    used, wanted = settings.fitting_warmup_epochs, settings.warmup_epochs
+    return [] if used == wanted else [f"warm-up of {used:g} epochs instead of {wanted:g}, which is more than half of the training"]
 
 
 def _versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ import pytest
 
 from foveate.cli import fill_switches, hyphens_to_underscores, make_parser, option_value
 from foveate.recipes import load_recipe
+from foveate.verbs.demo import demo
 from foveate.verbs.train import train
 from foveate_command import VERBS
 
@@ -94,3 +95,9 @@ def test_a_misspelt_key_in_a_recipe_is_one_line(tmp_path: Path) -> None:
     result = foveate("train", "digits", "--recipe", str(tmp_path / "mine.yaml"), cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.strip() == "foveate train: unknown training settings: epoch"
+
+
+def test_the_makefile_calls_the_demo_as_it_is() -> None:
+    command = next(line for line in (Path(__file__).resolve().parents[1] / "Makefile").read_text().splitlines() if "foveate demo" in line)
+    arguments = command.split("foveate demo")[1].split()
+    assert make_parser("demo", demo, arguments).parse_args(arguments).out == Path("demo")

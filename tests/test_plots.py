@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from foveate import plots
+from foveate.errors import UserError
 
 RED = np.array(plots.WRONG)
 
@@ -221,6 +222,6 @@ def test_a_picture_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypa
         raise OSError("no space left")
 
     monkeypatch.setattr(Image.Image, "save", killed)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(UserError, match="no space left"):
         plots.contact_sheet([Image.new("L", (8, 8))], ["new"], None, out)
     assert out.read_bytes() == old and list(tmp_path.iterdir()) == [out]

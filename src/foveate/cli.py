@@ -61,7 +61,8 @@ def make_parser(verb: str, function: Callable[..., Any], arguments: Sequence[str
     source = TrainSettings if verb == "train" else function
     helps = {entry.arg_name: entry.description for entry in docstring_parser.parse(source.__doc__ or "").params}
     parameters = list(inspect.signature(source).parameters.values())
-    positional = parameters[:1] + [p for p in parameters[1:] if p.default is p.empty and p.kind is not p.KEYWORD_ONLY]
+    open_ones = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    positional = [p for p in open_ones if p is open_ones[0] or p.default is p.empty]
     for parameter in positional:
         add_positional(parser, parameter, helps.get(parameter.name) or "")
     names = {parameter.name for parameter in positional}

@@ -325,7 +325,9 @@ def _replace(out: Path, write: Callable[[Path], None]) -> Path:
         write(part)
         part.replace(out)
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); name a file in a folder that exists and is writable") from None
+        raise UserError(
+            f"{out}: cannot be written ({error.strerror or error}); name a file in a folder that exists and is writable"
+        ) from None
     finally:
         part.unlink(missing_ok=True)
     return out

@@ -67,7 +67,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{path}: cannot be made ({error.strerror}); choose another --out") from None
+            raise UserError(f"{path}: cannot be made ({error.strerror or error}); choose another --out") from None
         return cls(path)
 
     @classmethod
@@ -116,6 +116,8 @@ def write_text(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
         draft.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); name a file in a folder that exists and is writable") from None
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); name a file in a folder that exists and is writable"
+        ) from None
     finally:
         draft.unlink(missing_ok=True)

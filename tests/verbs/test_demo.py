@@ -10,7 +10,7 @@ from foveate.verbs.demo import RECIPES, demo
 
 def test_trains_measures_and_tells_both_models(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "load_recipe", lambda name: {**load_recipe(name), "epochs": 1, "warmup_epochs": 0.5})
-    table = demo(tmp_path / "demo")
+    table = demo(out=tmp_path / "demo")
     assert [row.model for row in table.rows] == list(RECIPES)
     assert table.held_out == 359
     for row, recipe in zip(table.rows, RECIPES.values(), strict=True):
@@ -27,9 +27,9 @@ def test_trains_measures_and_tells_both_models(tmp_path, monkeypatch):
 def test_a_file_in_its_way_is_one_line(tmp_path):
     (tmp_path / "demo").write_text("")
     with pytest.raises(UserError, match="found a file"):
-        demo(tmp_path / "demo")
+        demo(out=tmp_path / "demo")
 
 
 @pytest.mark.slow
 def test_reaches_97_percent_with_both(tmp_path):
-    assert all(row.top1 >= 0.97 for row in demo(tmp_path / "demo").rows)
+    assert all(row.top1 >= 0.97 for row in demo(out=tmp_path / "demo").rows)

@@ -264,8 +264,8 @@ def test_one_bad_setting_is_one_line(tiny, trained, tmp_path):
         ({"data": ""}, "no data"),
         ({"batch_size": 64}, "batch size from 1 to 36"),
         ({"val_fraction": 0.0, "data": str(tmp_path)}, "found no pictures"),
-        ({"resume": tmp_path}, "resume|recipe.yaml"),
-        ({"resume": result.run, "lr": 0.123}, "lr: found 0.123, expected 0.05"),
+        ({"resume": tmp_path, "out": None}, "resume|recipe.yaml"),
+        ({"resume": result.run, "out": None, "lr": 0.123}, "lr: found 0.123, expected 0.05"),
     ]:
         with pytest.raises(UserError, match=expected) as error:
             train(replace(tiny, **{"out": tmp_path / "new", **change}))

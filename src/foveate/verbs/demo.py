@@ -61,7 +61,7 @@ class DemoTable:
         return json.dumps([asdict(row) for row in self.rows], indent=2)
 
 
-def demo(out: Path = Path("demo")) -> DemoTable:
+def demo(*, out: Path = Path("demo")) -> DemoTable:
     """Train a small FViT and a small T2T-ViT on the embedded digits, evaluate both on the held-out ones, and compare them.
 
     Args:

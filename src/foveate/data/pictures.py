@@ -1,9 +1,9 @@
-"""Sets of labelled pictures: where each one lies, what it shows, how to open it."""
+"""Sets of pictures: where each one lies, what it shows, how to open it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, overload
+from typing import ClassVar, Generic, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -33,19 +33,17 @@ class Paths(Sequence[Path]):
         return self.root / self.names[index]
 
 
-@dataclass(frozen=True)
-class PictureSet:
-    """Picture i is `files[i]` and shows `class_names[labels[i]]`; `split` is "train", "val" or "test"."""
+class StoredPictures:
+    """What every set of pictures has, whatever is known of them: files, names of classes, and "train", "val" or "test"."""
 
     files: Sequence[Path]
-    labels: tuple[int, ...]
     class_names: tuple[str, ...]
     split: str
 
     in_memory: ClassVar[bool] = False
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.files)
 
     def open(self, index: int) -> Image.Image:
         """The picture as stored, not yet decoded (see `reading.read_picture`); `UserError` naming the file when that fails."""
@@ -54,6 +52,19 @@ class PictureSet:
     def name(self, index: int) -> str:
         """What reports call picture `index`: its path, below the set's folder where there is one."""
         return self.files.names[index] if isinstance(self.files, Paths) else str(self.files[index])
+
+
+@dataclass(frozen=True)
+class PictureSet(StoredPictures):
+    """Picture i is `files[i]` and shows `class_names[labels[i]]`; `split` is "train", "val" or "test"."""
+
+    files: Sequence[Path]
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def counts(self) -> tuple[int, ...]:
         """Number of pictures of each class."""
@@ -90,21 +101,27 @@ class ArrayPictures(PictureSet):
         return f"{self.split}[{index}]"
 
 
+Pictures = TypeVar("Pictures", bound=StoredPictures, covariant=True)
+
+
 @dataclass(frozen=True)
-class PictureSplits:
+class Splits(Generic[Pictures]):
     """What one source holds. `notes` say in words what was recognised and what was left alone."""
 
-    train: PictureSet | None
-    val: PictureSet | None
-    test: PictureSet | None
+    train: Pictures | None
+    val: Pictures | None
+    test: Pictures | None
     source: str
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
-    def present(self) -> Mapping[str, PictureSet]:
+    def present(self) -> Mapping[str, Pictures]:
         """The splits that exist, by name, in the order train, val, test."""
         named = {"train": self.train, "val": self.val, "test": self.test}
         return {name: pictures for name, pictures in named.items() if pictures is not None}
+
+
+PictureSplits = Splits[PictureSet]
 
 
 def shortened(names: Sequence[str], most: int = 5) -> str:

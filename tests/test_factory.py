@@ -6,7 +6,8 @@ import torch
 
 from foveate.card import ModelCard, Preprocessing
 from foveate.errors import UserError
-from foveate.factory import create_model, list_models, open_model
+from foveate.factory import create_model, list_models
+from foveate.opening import open_model
 from foveate.weights.save import write_safetensors
 
 SMALL = {"depths": (1, 1, 1, 1), "widths": (8, 8, 8, 8), "stem_width": 8}

@@ -3,7 +3,8 @@
 Importing it registers every model with timm: `timm.create_model("fvit_tiny", features_only=True)` just works.
 """
 
-from foveate.factory import create_model, list_models, open_model
+from foveate.factory import create_model, list_models
+from foveate.opening import open_model
 from foveate.weights.load import LoadReport, load_weights
 
 __version__ = "0.1.0"

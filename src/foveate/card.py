@@ -107,7 +107,7 @@ class ModelCard:
             values = json.loads(text)
             recipe = values.pop("preprocessing", {})
             tuples: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()}
-            lists = {name: tuple(values.pop(name, ())) for name in ("class_names", "category_ids")}
+            lists: dict[str, Any] = {name: tuple(values.pop(name, ())) for name in ("class_names", "category_ids")}
             task = values.get("task", "classify")
             if values.get("head", "") not in HEADS.get(task, ()):
                 raise TypeError(f"the task {task!r} with the head {values.get('head', '')!r}, which this version does not know")

@@ -15,6 +15,7 @@ import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 from rich.console import Console
 
+from foveate.data.opening import likely_task
 from foveate.errors import UserError
 from foveate.recipes import list_recipes, load_recipe
 from foveate.tasks.settings import TrainSettings
@@ -71,15 +72,26 @@ def make_parser(verb: str, function: Callable[..., Any], arguments: Sequence[str
             "--recipe", type=str, help=f"settings by name, which explicit options override: {', '.join(list_recipes())}; or a file"
         )
         parser.add_class_arguments(TrainSettings, skip=names, fail_untyped=True)
-        if recipe := option_value(arguments, "--recipe"):
-            settings = load_recipe(recipe)
-            TrainSettings.from_plain(settings)
-            parser.set_defaults(settings)
+        parser.set_defaults(training_defaults(arguments))
     else:
         parser.add_function_arguments(function, skip=names, fail_untyped=True)
     parser.add_argument("--json", action="store_true", help="print the result as JSON, for other programs")
     parser.add_argument("--debug", action="store_true", help="show where an error arose")
     return parser
+
+
+def training_defaults(arguments: Sequence[str]) -> dict[str, Any]:
+    """What stands below the explicit options: the recipe that is named, below it the recipe of the task, "detect" or "segment".
+
+    The task is the one that is named, the recipe's, or what the data is recognised as.
+    """
+    name = option_value(arguments, "--recipe")
+    recipe = load_recipe(name) if name else {}
+    TrainSettings.from_plain(recipe)
+    task = option_value(arguments, "--task") or recipe.get("task", "auto")
+    if task == "auto" and arguments and not arguments[0].startswith("--"):
+        task = likely_task(arguments[0])
+    return {**(load_recipe(task) if task in ("detect", "segment") else {}), **recipe, "task": task}
 
 
 def add_positional(parser: ArgumentParser, parameter: inspect.Parameter, help_text: str) -> None:

@@ -9,11 +9,9 @@ from typing import Any
 import timm
 from torch import nn
 
-from foveate.card import ModelCard
 from foveate.errors import UserError
 from foveate.models import fvit, t2t_study, t2t_vit
-from foveate.weights.load import load_file, load_weights
-from foveate.weights.readers import read_weights
+from foveate.weights.load import load_weights
 
 FAMILIES = (fvit, t2t_vit, t2t_study)
 WEIGHT_FILE = "model.safetensors"
@@ -65,23 +63,6 @@ def create_model(
         report = load_weights(model, weight_file(weights))
         _logger.log(logging.WARNING if report.fresh or report.resized else logging.INFO, "%s", report)
     return model
-
-
-def open_model(path: str | Path) -> tuple[nn.Module, ModelCard]:
-    """The model stored in a run folder or a weight file of this project, ready for evaluation, and its card.
-
-    Raises:
-        UserError: where the file has no card: then only `create_model(name, weights=path)` can tell what it is.
-    """
-    path = weight_file(path)
-    file = read_weights(path)
-    card = file.card
-    if card is None:
-        raise UserError(f"{path}: found weights without a model card, expected a file of this project; run 'foveate convert' on it first")
-    model = create_model(card.model, num_classes=card.num_classes, in_chans=card.in_chans, img_size=card.preprocessing.size, **card.options)
-    if load_file(model, file, path).fresh:
-        raise UserError(f"{path}: found no classifier of {card.num_classes} classes, as its card says; the file is damaged")
-    return model.eval(), card
 
 
 def weight_file(path: str | Path) -> Path:

@@ -6,9 +6,9 @@ pyplot's global state, so every function may be called from any thread; files ap
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -17,13 +17,23 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from foveate.errors import UserError
+from foveate.lettering import fitted, font
 
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6B6B6B"
 TRAIN_LINE = (BLUE, "--")
 MEASURED_LINES = ((VERMILLION, "-"), (GREEN, "-."), (PURPLE, ":"))
+MARKERS = ("o", "s", "^")
+HEADLINES = {
+    "top1": "top-1",
+    "box_ap": "box AP",
+    "mask_ap": "mask AP",
+    "box_ap50": "box AP50",
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+}
 WRONG, RIGHT = (196, 22, 28), (107, 107, 107)
 SHARES = (0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1)
 DOTS_PER_INCH = 150
@@ -33,24 +43,32 @@ TEXT_HEIGHT = 19
 
 
 def learning_curves(rows: Sequence[Mapping[str, float]], out: Path, *, title: str = "") -> Path:
-    """Loss on the left with the learning rate as a thin line, top-1 on the right, against the epoch.
+    """Loss on the left with the learning rate as a thin line, the task's figures on the right, against the epoch.
 
     Args:
-        rows: one mapping per epoch with `epoch`, any columns ending in `loss` and in `top1` (a fraction 0..1), and `learning_rate`. A
-            column that is missing or not finite in a row has no point there: some figures are measured only every few epochs.
+        rows: one mapping per epoch with `epoch`, any columns ending in `loss` and in one of `HEADLINES` (shares of 1, shown in percent),
+            and `learning_rate`. A column that is missing or not finite in a row has no point there: some figures are measured only every
+            few epochs.
         out: the PNG.
         title: usually the model's name.
     """
-    figure = _figure(11, 4.2)
-    loss, top1 = figure.subplots(1, 2)
+    lines = sum(len(_columns(rows, ending)) for ending in HEADLINES)
+    figure = _figure(11, 4.2 + 0.17 * max(0, lines - 2))  # a line of text over the panel for each
+    loss, headline = figure.subplots(1, 2)
     figure.suptitle(title, fontsize=13, fontweight="bold")
-    _curves(loss, rows, "loss")
+    _curves(loss, rows, _columns(rows, "loss"))
+    loss.set_ylabel("loss")
     _learning_rate(loss, rows)
-    _curves(top1, rows, "top1")
-    top1.set_ylabel("top-1")
-    top1.yaxis.set_major_formatter(PercentFormatter(1.0))
-    _name_best(top1, rows)
+    _headlines(headline, rows)
     return _save(figure, out)
+
+
+def _headlines(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
+    columns = {ending: _columns(rows, ending) for ending in HEADLINES}
+    _curves(axes, rows, [name for names in columns.values() for name in names])
+    axes.set_ylabel(", ".join(HEADLINES[ending] for ending, names in columns.items() if names))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    _mark_best(axes, rows, [name for names in columns.values() for name in names if not name.startswith("train")])
 
 
 def _column(rows: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
@@ -65,36 +83,37 @@ def _columns(rows: Sequence[Mapping[str, float]], ending: str) -> list[str]:
     return [name for name in names if _column(rows, name)[0]]
 
 
-def _curves(axes: Axes, rows: Sequence[Mapping[str, float]], ending: str) -> None:
-    measured = iter(MEASURED_LINES * 3)
-    for name in _columns(rows, ending):
-        colour, style = TRAIN_LINE if name.startswith("train") else next(measured)
+def _curves(axes: Axes, rows: Sequence[Mapping[str, float]], columns: Sequence[str]) -> None:
+    measured = cycle([(*line, marker) for marker in MARKERS for line in MEASURED_LINES])
+    for name in columns:
+        colour, style, marker = (*TRAIN_LINE, "o") if name.startswith("train") else next(measured)
         epochs, values = _column(rows, name)
-        axes.plot(
-            epochs, values, color=colour, linestyle=style, marker="o" if len(epochs) <= 20 else "", markersize=3.5, label=_spoken(name)
-        )
+        spaced = max(1, len(epochs) // 10) if len(epochs) > 20 else 1
+        shown = marker if spaced == 1 or marker != "o" else ""
+        axes.plot(epochs, values, color=colour, linestyle=style, marker=shown, markevery=spaced, markersize=3.5, label=_spoken(name))
     axes.set_xlabel("epoch")
-    axes.set_ylabel(ending)
     if len(rows) == 1:
         axes.set_xlim(rows[0]["epoch"] - 1, rows[0]["epoch"] + 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if axes.lines:
-        axes.legend(loc="best", framealpha=0.85)
+        axes.legend(loc="best", framealpha=0.85, fontsize=10 if len(axes.lines) <= 3 else 8)
 
 
 def _spoken(column: str) -> str:
-    return column.replace("_", " ").replace("top1", "top-1")
+    """A column's name in words: `val_box_ap50` is "val box AP50"."""
+    ending = max((ending for ending in HEADLINES if column.endswith(ending)), key=len, default="")
+    return column.removesuffix(ending).replace("_", " ") + HEADLINES.get(ending, "")
 
 
-def _name_best(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
-    """Says over the panel which epoch was best, for every column that was not measured on the training pictures."""
+def _mark_best(axes: Axes, rows: Sequence[Mapping[str, float]], columns: Sequence[str]) -> None:
+    """Says over the panel which epoch was best by each column, and marks it with a star on the curve."""
     texts = []
-    for name in _columns(rows, "top1"):
+    for name in columns:
         epochs, values = _column(rows, name)
         best = int(np.argmax(values))
-        if not name.startswith("train"):
-            texts.append(f"best {_spoken(name)}: {values[best]:.2%} (epoch {epochs[best]:g})")
+        axes.plot(epochs[best], values[best], marker="*", markersize=10, color="black", linestyle="", label="_best")
+        texts.append(f"best {_spoken(name)}: {values[best]:.2%} (epoch {epochs[best]:g})")
     axes.set_title("\n".join(texts), fontsize=10)
 
 
@@ -195,10 +214,10 @@ def contact_sheet(
     gap, top = 14, 46 if title else 14
     cell = side + gap, side + TEXT_HEIGHT * (max(map(len, texts)) + (wrong is not None)) + 10 + gap
     columns = min(columns, len(pictures))
-    width = max(columns * cell[0] + gap, int(_font(18).getlength(title) * 1.15) + 2 * gap)
+    width = max(columns * cell[0] + gap, int(font(18).getlength(title) * 1.15) + 2 * gap)
     sheet = Image.new("RGB", (width, top + -(-len(pictures) // columns) * cell[1]), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((gap, 12), title, font=_font(18, bold=True), fill="black")
+    draw.text((gap, 12), title, font=font(18, bold=True), fill="black")
     for index, (picture, lines) in enumerate(zip(pictures, texts, strict=True)):
         left, upper = gap + index % columns * cell[0], top + index // columns * cell[1]
         scaled = _scale(picture, side)
@@ -208,22 +227,8 @@ def contact_sheet(
             _judge(draw, (left, upper), side, wrong[index])
             written += TEXT_HEIGHT
         for number, line in enumerate(lines):
-            draw.text((left, written + number * TEXT_HEIGHT), _fit(line, side), font=_font(14), fill="black")
+            draw.text((left, written + number * TEXT_HEIGHT), fitted(line, side, font(14)), font=font(14), fill="black")
     return _replace(out, lambda part: sheet.save(part, format="PNG"))
-
-
-def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as matplotlib ships it: the same letters on every machine."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"DejaVuSans{'-Bold' if bold else ''}.ttf", size)
-
-
-def _fit(line: str, width: int) -> str:
-    font = _font(14)
-    if font.getlength(line) <= width:
-        return line
-    while line and font.getlength(line + "…") > width:
-        line = line[:-1]
-    return line + "…"
 
 
 def _scale(picture: Image.Image, side: int) -> Image.Image:
@@ -239,7 +244,7 @@ def _judge(draw: ImageDraw.ImageDraw, corner: tuple[int, int], side: int, wrong:
     draw.rectangle(
         (corner[0] - margin, corner[1] - margin, corner[0] + side + margin - 1, corner[1] + side + margin - 1), None, colour, width
     )
-    draw.text((corner[0], corner[1] + side + 8), "✗ wrong" if wrong else "✓ right", font=_font(14, bold=True), fill=colour)
+    draw.text((corner[0], corner[1] + side + 8), "✗ wrong" if wrong else "✓ right", font=font(14, bold=True), fill=colour)
 
 
 def gabor_titles(wavelengths: tuple[Sequence[float], Sequence[float]], orientations: tuple[Sequence[float], Sequence[float]]) -> list[str]:

@@ -14,17 +14,10 @@ from hypothesis import strategies as st
 
 from foveate.card import Preprocessing
 from foveate.data.digits import open_digits
+from foveate.data.examples import Batch
 from foveate.data.folders import open_pictures
-from foveate.data.loader import (
-    Batch,
-    EvaluationBatches,
-    TrainingStream,
-    balanced_weights,
-    default_num_workers,
-    evaluation_loader,
-    seeded,
-    training_loader,
-)
+from foveate.data.loader import default_num_workers, evaluation_loader, seeded, training_loader
+from foveate.data.order import EvaluationBatches, TrainingStream, balanced_weights
 from foveate.data.pictures import PictureSet
 from foveate.data.transforms import Augmentation, evaluation_transform, training_transform
 from foveate.errors import UserError

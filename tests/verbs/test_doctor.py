@@ -101,3 +101,78 @@ def test_the_sheet_shows_every_class_and_leaves_broken_pictures_out(pets: Path, 
         assert sheet.width > sheet.height  # five pictures in a row
         assert len(np.unique(np.asarray(sheet.convert("RGB")).reshape(-1, 3), axis=0)) > 1000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pets", "sheet.png"]
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    """COCO annotations: two classes, a crowd, a box without width, outlines; train and val of two pictures each."""
+    root = tmp_path / "cells"
+    for split in ("train", "val"):
+        images = [{"id": place, "file_name": f"{split}{place}.png", "width": 60, "height": 40} for place in range(2)]
+        outline = [[5, 5, 25, 5, 25, 25, 5, 25]]
+        annotations = [
+            {"id": 1, "image_id": 0, "category_id": 4, "bbox": [5, 5, 20, 20], "area": 400, "segmentation": outline},
+            {"id": 2, "image_id": 0, "category_id": 9, "bbox": [5, 5, 20, 20], "area": 400, "segmentation": outline, "iscrowd": 1},
+            {"id": 3, "image_id": 1, "category_id": 9, "bbox": [30, 10, 20, 20], "area": 2000},
+            {"id": 4, "image_id": 1, "category_id": 9, "bbox": [30, 10, 0, 20], "area": 0},
+        ]
+        categories = [{"id": 4, "name": "red"}, {"id": 9, "name": "white"}]
+        (root / "annotations").mkdir(parents=True, exist_ok=True)
+        (root / "images").mkdir(exist_ok=True)
+        content = {"images": images, "categories": categories, "annotations": annotations}
+        (root / f"annotations/instances_{split}.json").write_text(json.dumps(content))
+        for place, image in enumerate(images):
+            pixels = np.random.default_rng([place, split == "val"]).integers(0, 60, (40, 60, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "images" / image["file_name"])
+    return root
+
+
+def test_objects(cells: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "sheet.png"
+    assert run_verb("doctor", [str(cells), "--sheet", str(sheet)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{cells}: COCO annotations, 2 splits (train, val): 8 objects of 2 categories"
+    assert lines[2:6] == ["class  train  val", "red        1    1", "white      1    1", "all        2    2"]
+    figures = "(on average 1.0, at most 1, 0 without), 50% small, 50% medium, 0% large, 1 crowds, some outlined"
+    assert f"train: 2 objects on 2 pictures {figures}" in lines
+    assert "6 warnings:" in lines
+    with Image.open(sheet) as drawn:
+        pixels = np.asarray(drawn.convert("RGB")).reshape(-1, 3)
+    # the pictures are nearly black and the sheet is white: strong colours are drawn boxes and masks
+    assert (np.ptp(pixels.astype(int), axis=1) > 120).mean() > 0.002
+    assert doctor(str(cells), task="detect").to_dict()["objects"]["val"]["crowds"] == 1
+
+
+def test_a_sheet_leaves_out_pictures_that_do_not_fit_their_annotations(cells: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (61, 40)).save(cells / "images/train0.png")
+    report = doctor(str(cells), sheet=tmp_path / "sheet.png")
+    assert report.problems == ("images/train0.png: found boxes for 60 x 40 pixels, expected 61 x 40 as the picture is",)
+    assert (tmp_path / "sheet.png").exists()
+
+
+def test_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "roads"
+    for split, far in (("train", 2), ("val", 3)):
+        for folder in ("images", "masks"):
+            (root / folder / split).mkdir(parents=True)
+        Image.new("RGB", (8, 5), (far, far, far)).save(root / f"images/{split}/a.jpg")
+        mask = np.zeros((5, 8), np.uint8)
+        mask[:far] = 1
+        mask[4] = 255
+        Image.fromarray(mask).save(root / f"masks/{split}/a.png")
+    (root / "classes.txt").write_text("road\nsky\n")
+    sheet = tmp_path / "sheet.png"
+    report = doctor(str(root), sheet=sheet)
+    assert report.splits == {"train": {"road": 16, "sky": 16, "(no class)": 8}, "val": {"road": 8, "sky": 24, "(no class)": 8}}
+    assert (report.task, report.problems, report.warnings) == ("segment", (), ())
+    assert str(report).splitlines()[2:7] == [
+        "class        train     val",
+        "road         40.0%   20.0%",
+        "sky          40.0%   60.0%",
+        "(no class)   20.0%   20.0%",
+        "all         100.0%  100.0%",
+    ]
+    with Image.open(sheet) as drawn:
+        assert (np.ptp(np.asarray(drawn.convert("RGB")).astype(int), axis=2) > 50).mean() > 0.05
+    assert run_verb("doctor", [str(root), "--task", "detect"]) == 2
+    assert "which looks like segmentation, but the task is detect" in capsys.readouterr().out

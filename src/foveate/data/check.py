@@ -1,23 +1,23 @@
 """Is a set of pictures sound? What would spoil a training or its numbers, found before it starts, one line each."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from hashlib import blake2b
-from io import BytesIO
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from foveate.data.pictures import PictureSet, PictureSplits, shortened
-from foveate.data.reading import naming, open_picture, read_picture, upright_size
+from foveate.data.looking import Look, Progress, look_at_all
+from foveate.data.mask_check import PixelStatistics, class_pixels, mask_problems, mask_warnings
+from foveate.data.masks import MaskSet
+from foveate.data.object_check import ObjectStatistics, object_problems, object_statistics, object_warnings, set_problems
+from foveate.data.objects import ObjectSet
+from foveate.data.pictures import PictureSet, Splits, StoredPictures, shortened
 from foveate.errors import UserError
 
 DECODED_BEFORE_TRAINING = 20_000
 IMBALANCE = 10
 MOST_LINES = 20
-CHUNK = 64
 
-Progress = Callable[[int, int], None]
+Kind = TypeVar("Kind", bound=StoredPictures)
 
 
 @dataclass(frozen=True)
@@ -36,42 +36,67 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Findings:
-    """`problems` make training or evaluation wrong and must be mended; `warnings` are for the user to judge."""
+    """`problems` make training or evaluation wrong and must be mended; `warnings` are for the user to judge.
+
+    `objects` and `pixels` are the figures of each split with objects or masks, empty for other tasks.
+    """
 
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
     statistics: Statistics | None = None
+    objects: Mapping[str, ObjectStatistics] = field(default_factory=dict)
+    pixels: Mapping[str, PixelStatistics] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What one picture shows of itself; `problem` is empty where it decodes to the end."""
+def check_pictures(splits: Splits[Any], progress: Progress | None = None) -> Findings:
+    """Reads and decodes every picture once, in threads, and compares the splits: `Splits` of any task.
 
-    size: tuple[int, int]
-    kind: str
-    digest: bytes
-    problem: str = ""
-
-
-def check_pictures(splits: PictureSplits, progress: Progress | None = None) -> Findings:
-    """Reads and decodes every picture once, in threads, and compares the splits.
-
-    Problems: broken pictures, and all of `quick_check`. Warnings: the same file content in two splits or under two classes, one class
-    with less than a tenth of another's pictures. `progress` is told (pictures done, pictures in all).
+    Problems: broken pictures, and all of `quick_check`; for objects and masks also sizes other than annotated, and mask values that are
+    not declared. Warnings: the same file content in two splits or under two classes, one class with less than a tenth of another's
+    pictures; boxes that stick out or are empty, classes that only some splits have. `progress` is told (pictures done, pictures in all).
     """
-    looks = _looks(splits, progress)
-    broken = [look.problem for found in looks.values() for look in found if look.problem]
-    warnings = (*_imbalance(splits), *_repeated(splits, looks))
-    return Findings((*quick_check(splits), *broken), warnings, _statistics([look for found in looks.values() for look in found]))
+    present: Mapping[str, StoredPictures] = splits.present()
+    looks = look_at_all(present, progress)
+    problems = [*quick_check(splits), *(look.problem for found in looks.values() for look in found if look.problem)]
+    warnings = _repeated(present, looks)
+    objects, masks = _of_type(present, ObjectSet), _of_type(present, MaskSet)
+    if objects:
+        problems += object_problems(objects, looks)
+        warnings += object_warnings(objects, looks)
+    elif masks:
+        problems += mask_problems(masks, looks)
+        warnings += mask_warnings(masks, looks)
+    else:
+        warnings = [*_imbalance(_of_type(present, PictureSet)), *warnings]
+    return Findings(
+        tuple(problems),
+        tuple(warnings),
+        _statistics([look for found in looks.values() for look in found]),
+        {split: object_statistics(pictures) for split, pictures in objects.items()},
+        {split: class_pixels(pictures, looks[split]) for split, pictures in masks.items()},
+    )
 
 
-def quick_check(splits: PictureSplits) -> list[str]:
-    """Problems that show without opening a picture: no pictures, one class only, empty classes, classes that some split lacks."""
-    if not any(len(pictures) for pictures in splits.present().values()):
+def quick_check(splits: Splits[Any]) -> list[str]:
+    """Problems that show without opening a picture: no pictures; one class only, empty classes, classes that some split lacks.
+
+    Of objects: none to train on, splits that differ in their classes; a class that a split lacks is usual there.
+    """
+    present: Mapping[str, StoredPictures] = splits.present()
+    if not any(len(pictures) for pictures in present.values()):
         return [f"{splits.source}: found no pictures, expected some: check the path"]
+    annotated = {split: pictures for split, pictures in present.items() if isinstance(pictures, ObjectSet | MaskSet)}
+    return set_problems(annotated) if annotated else _class_problems(splits, _of_type(present, PictureSet))
+
+
+def _of_type(present: Mapping[str, StoredPictures], kind: type[Kind]) -> dict[str, Kind]:
+    return {split: pictures for split, pictures in present.items() if isinstance(pictures, kind)}
+
+
+def _class_problems(splits: Splits[Any], present: Mapping[str, PictureSet]) -> list[str]:
     problems = []
     names = splits.class_names
-    counts = {split: pictures.counts() for split, pictures in splits.present().items()}
+    counts = {split: pictures.counts() for split, pictures in present.items()}
     shown = [label for label in range(len(names)) if any(count[label] for count in counts.values())]
     empty = [name for label, name in enumerate(names) if label not in set(shown)]
     if empty:
@@ -90,7 +115,7 @@ def quick_check(splits: PictureSplits) -> list[str]:
     return problems
 
 
-def require_sound(splits: PictureSplits, progress: Progress | None = None) -> str:
+def require_sound(splits: Splits[Any], progress: Progress | None = None) -> str:
     """What training calls first: says in words what was checked; `UserError` with one line per problem.
 
     Sets of up to `DECODED_BEFORE_TRAINING` pictures are decoded in full (some seconds), of larger ones only the classes are compared: a
@@ -113,44 +138,6 @@ def require_sound(splits: PictureSplits, progress: Progress | None = None) -> st
     return checked
 
 
-def _looks(splits: PictureSplits, progress: Progress | None) -> dict[str, list[Look]]:
-    """Split -> a look at each picture. Pillow decodes outside the interpreter's lock, so threads share the work."""
-    present = splits.present()
-    total = sum(len(pictures) for pictures in present.values())
-    looks: dict[str, list[Look]] = {split: [] for split in present}
-    done = 0
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for split, pictures in present.items():
-            starts = range(0, len(pictures), CHUNK)
-            for found in threads.map(_look_at_some, [pictures] * len(starts), starts):
-                looks[split] += found
-                done += len(found)
-                if progress is not None:
-                    progress(done, total)
-    return looks
-
-
-def _look_at_some(pictures: PictureSet, start: int) -> list[Look]:
-    return [_look(pictures, index) for index in range(start, min(start + CHUNK, len(pictures)))]
-
-
-def _look(pictures: PictureSet, index: int) -> Look:
-    """Reads the file once, for its hash and its pixels; JPEG files are decoded small, for which all their data must be read too."""
-    try:
-        if pictures.in_memory:
-            image = pictures.open(index)
-            content = image.tobytes()
-        else:
-            with naming(pictures.name(index)):
-                content = pictures.files[index].read_bytes()
-            image = open_picture(BytesIO(content), pictures.name(index))
-        size, kind = upright_size(image), f"{image.format or 'array'} {image.mode}"
-        read_picture(image, 3, shrink=8)
-    except UserError as error:
-        return Look((0, 0), "", b"", str(error))
-    return Look(size, kind, blake2b(content, digest_size=16).digest())
-
-
 def _statistics(looks: list[Look]) -> Statistics | None:
     sound = [look for look in looks if not look.problem]
     if not sound:
@@ -160,31 +147,33 @@ def _statistics(looks: list[Look]) -> Statistics | None:
     return Statistics(len(sound), sizes[0], sizes[len(sizes) // 2], sizes[-1], kinds)
 
 
-def _imbalance(splits: PictureSplits) -> Iterator[str]:
-    for split, pictures in splits.present().items():
+def _imbalance(present: Mapping[str, PictureSet]) -> Iterator[str]:
+    for split, pictures in present.items():
         counts = [(count, name) for count, name in zip(pictures.counts(), pictures.class_names, strict=True) if count]
         (fewest, rare), (most, common) = min(counts, default=(1, "")), max(counts, default=(1, ""))
         if fewest * IMBALANCE <= most:
             yield f"{split}: class {rare} has {fewest} pictures, {common} has {most}: consider class weights or balanced sampling"
 
 
-def _repeated(splits: PictureSplits, looks: dict[str, list[Look]]) -> Iterator[str]:
+def _repeated(present: Mapping[str, StoredPictures], looks: Mapping[str, list[Look]]) -> list[str]:
     """Equal file contents in two splits make a score too good; equal contents under two classes contradict each other."""
-    first: dict[bytes, tuple[str, int]] = {}
+    first: dict[bytes, tuple[StoredPictures, int]] = {}
     shared: list[str] = []
     contradicting: list[str] = []
-    for split, pictures in splits.present().items():
+    for split, pictures in present.items():
         for index, look in enumerate(looks[split]):
             if look.problem:
                 continue
-            other_split, other = first.setdefault(look.digest, (split, index))
-            earlier = splits.present()[other_split]
+            earlier, other = first.setdefault(look.digest, (pictures, index))
             pair = f"{pictures.name(index)} = {earlier.name(other)}"
-            if other_split != split:
+            if earlier is not pictures:
                 shared.append(pair)
-            if earlier.labels[other] != pictures.labels[index]:
+            if isinstance(pictures, PictureSet) and isinstance(earlier, PictureSet) and earlier.labels[other] != pictures.labels[index]:
                 contradicting.append(pair)
+    warnings = []
     if shared:
-        yield f"same pictures in two splits: {len(shared)} ({shortened(shared, 3)}): scores on them are too good, remove one of each"
+        cure = "scores on them are too good, remove one of each"
+        warnings.append(f"same pictures in two splits: {len(shared)} ({shortened(shared, 3)}): {cure}")
     if contradicting:
-        yield f"same pictures in two classes: {len(contradicting)} ({shortened(contradicting, 3)}): keep the right one of each"
+        warnings.append(f"same pictures in two classes: {len(contradicting)} ({shortened(contradicting, 3)}): keep the right one of each")
+    return warnings

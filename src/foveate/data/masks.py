@@ -1,13 +1,13 @@
 """Pictures with a class for every pixel, stored as mask files of numbers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from foveate.data.pictures import StoredPictures, shortened
+from foveate.data.pictures import StoredPictures, shortened, taken
 from foveate.data.reading import naming, open_picture
 from foveate.errors import UserError
 
@@ -37,7 +37,9 @@ class MaskSet(StoredPictures):
         file = self.masks[index]
         with open_picture(file) as image:
             if image.mode not in ("L", "P", "1"):
-                raise UserError(f"{file}: found a mask of pixel type {image.mode}, expected numbers of 8 bits (grey or palette): convert it")
+                raise UserError(
+                    f"{file}: found a mask of pixel type {image.mode}, expected numbers of 8 bits (grey or palette): convert it"
+                )
             with naming(str(file)):
                 numbers = np.array(image)
         classes = self._table()[numbers.astype(np.uint8)]
@@ -48,6 +50,10 @@ class MaskSet(StoredPictures):
                 "as a class or as 'ignore', or mend the mask"
             )
         return classes
+
+    def take(self, pictures: Sequence[int], split: str) -> "MaskSet":
+        """Some of the pictures, as a set of another split."""
+        return replace(self, files=taken(self.files, pictures), masks=taken(self.masks, pictures), split=split)
 
     def declared(self) -> str:
         """The values that masks may have, in words."""

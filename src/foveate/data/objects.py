@@ -1,7 +1,7 @@
 """Pictures with objects on them: boxes, classes and outlines, in flat arrays that a million objects fit into."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as run_lengths
 
-from foveate.data.pictures import StoredPictures
+from foveate.data.outlines import Outlines, mask_areas, range_places, starts_of
+from foveate.data.pictures import StoredPictures, taken
 
 SMALLEST_SIDE = 1.0
 
@@ -35,11 +36,58 @@ class Objects:
     labels: npt.NDArray[np.int64]
     crowd: npt.NDArray[np.bool_]
     area: npt.NDArray[np.float64]
-    outlines: tuple[bytes | None, ...] | None = None
+    outlines: Sequence[bytes | None] | None = None
+
+    @cached_property
+    def outlined(self) -> npt.NDArray[np.bool_]:
+        """(M,) which objects have an outline."""
+        if isinstance(self.outlines, Outlines):
+            return self.outlines.given()
+        return np.array([outline is not None for outline in self.outlines or [None] * len(self.labels)], dtype=np.bool_)
+
+    def take(self, pictures: npt.NDArray[np.int64]) -> "Objects":
+        """The objects of some pictures, in these pictures' order."""
+        counts = np.diff(self.starts)[pictures]
+        places = range_places(self.starts[:-1][pictures], counts)
+        outlines = self.outlines
+        if isinstance(outlines, Outlines):
+            outlines = outlines.take(places)
+        elif outlines is not None:
+            outlines = tuple(outlines[place] for place in places)
+        return Objects(starts_of(counts), self.boxes[places], self.labels[places], self.crowd[places], self.area[places], outlines)
 
     def of(self, picture: int) -> slice:
         """The places of a picture's objects."""
         return slice(int(self.starts[picture]), int(self.starts[picture + 1]))
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """One object of a picture as a reader finds it: box (left, top, right, bottom) and polygons [x, y, x, y, ...] in pixels."""
+
+    label: int
+    box: tuple[float, float, float, float]
+    crowd: bool = False
+    polygons: tuple[tuple[float, ...], ...] = ()
+
+
+def gathered(annotated: Sequence[Sequence[Annotated]], sizes: npt.NDArray[np.int64]) -> Objects:
+    """The objects of each picture, (N, 2) `sizes` its width and height; an object's area is its outline's, else its box's."""
+    found = [one for some in annotated for one in some]
+    counts = np.array([len(some) for some in annotated], dtype=np.int64)
+    boxes = np.array([one.box for one in found], dtype=np.float64).reshape(-1, 4)
+    area = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1)
+    outlines = Outlines.of(np.repeat(sizes, counts, axis=0), [one.polygons for one in found], {})
+    places = np.flatnonzero(outlines.given())
+    area[places] = mask_areas(outlines, places.tolist(), outlines.sizes)
+    return Objects(
+        starts_of(counts),
+        boxes,
+        np.array([one.label for one in found], dtype=np.int64),
+        np.array([one.crowd for one in found], dtype=np.bool_),
+        area,
+        outlines if len(places) else None,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +108,7 @@ class ObjectSet(StoredPictures):
     @property
     def has_outlines(self) -> bool:
         """Whether every object that can be trained on has an outline."""
-        outlines = self.objects.outlines
-        return outlines is not None and all(outlines[place] is not None for place in np.flatnonzero(self.usable))
+        return self.objects.outlines is not None and bool(self.objects.outlined[self.usable].all())
 
     @cached_property
     def pictures(self) -> npt.NDArray[np.int64]:
@@ -79,6 +126,18 @@ class ObjectSet(StoredPictures):
         """(M,) whether an object can be trained on: no crowd, and inside the picture at least a pixel wide and high."""
         sides = self.clipped[:, 2:] - self.clipped[:, :2]
         return ~self.objects.crowd & (sides >= SMALLEST_SIDE).all(axis=1)
+
+    def take(self, pictures: Sequence[int], split: str) -> "ObjectSet":
+        """Some of the pictures, as a set of another split."""
+        chosen = np.asarray(pictures, dtype=np.int64)
+        return replace(
+            self,
+            files=taken(self.files, pictures),
+            split=split,
+            picture_ids=tuple(self.picture_ids[index] for index in pictures),
+            sizes=self.sizes[chosen],
+            objects=self.objects.take(chosen),
+        )
 
     def counts(self) -> tuple[int, ...]:
         """Number of usable objects of each class."""

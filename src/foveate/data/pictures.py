@@ -33,6 +33,13 @@ class Paths(Sequence[Path]):
         return self.root / self.names[index]
 
 
+def taken(files: Sequence[Path], places: Sequence[int]) -> Sequence[Path]:
+    """Some of the files, kept as text where they are."""
+    if isinstance(files, Paths):
+        return Paths(files.root, tuple(files.names[place] for place in places))
+    return [files[place] for place in places]
+
+
 class StoredPictures:
     """What every set of pictures has, whatever is known of them: files, names of classes, and "train", "val" or "test"."""
 
@@ -101,21 +108,21 @@ class ArrayPictures(PictureSet):
         return f"{self.split}[{index}]"
 
 
-Pictures = TypeVar("Pictures", bound=StoredPictures, covariant=True)
+Pictures_co = TypeVar("Pictures_co", bound=StoredPictures, covariant=True)
 
 
 @dataclass(frozen=True)
-class Splits(Generic[Pictures]):
+class Splits(Generic[Pictures_co]):
     """What one source holds. `notes` say in words what was recognised and what was left alone."""
 
-    train: Pictures | None
-    val: Pictures | None
-    test: Pictures | None
+    train: Pictures_co | None
+    val: Pictures_co | None
+    test: Pictures_co | None
     source: str
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
-    def present(self) -> Mapping[str, Pictures]:
+    def present(self) -> Mapping[str, Pictures_co]:
         """The splits that exist, by name, in the order train, val, test."""
         named = {"train": self.train, "val": self.val, "test": self.test}
         return {name: pictures for name, pictures in named.items() if pictures is not None}

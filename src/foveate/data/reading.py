@@ -53,7 +53,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
         if image.format not in ("JPEG", "MPO"):
             image.load()  # TIFF turns itself while loading, so its header is not the last word
         width, height = image.size
-        return (height, width) if _orientation(image) >= 5 else (width, height)
+        return (height, width) if orientation_of(image) >= 5 else (width, height)
 
 
 def read_picture(source: Path | Image.Image, channels: int, *, shrink: float = 1.0) -> Image.Image:
@@ -77,7 +77,7 @@ def read_picture(source: Path | Image.Image, channels: int, *, shrink: float = 1
             divisor = 1 << min(3, int(shrink).bit_length() - 1)
             image.draft(None, (image.width // divisor or 1, image.height // divisor or 1))
         image.load()
-        if _orientation(image) != 1:
+        if orientation_of(image) != 1:
             image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
             image = _eight_bits(image)
@@ -88,7 +88,7 @@ def _name_of(image: Image.Image) -> str:
     return str(getattr(image, "filename", "") or "picture in memory")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """EXIF orientation, 1 (upright) to 8; 5 and more swap width and height."""
     value = image.getexif().get(ExifTags.Base.Orientation, 1)
     return value if value in range(1, 9) else 1

@@ -43,6 +43,15 @@ def pictures_below(folder: Path, prefix: str) -> tuple[list[str], list[str]]:
 
     Links to folders are left alone here: they may lead in circles.
     """
+    return _below(folder, prefix, SUFFIXES)
+
+
+def files_below(folder: Path, prefix: str, suffixes: tuple[str, ...]) -> list[str]:
+    """All files with one of the suffixes (in small letters), found as `pictures_below` finds pictures."""
+    return _below(folder, prefix, suffixes)[0]
+
+
+def _below(folder: Path, prefix: str, suffixes: tuple[str, ...]) -> tuple[list[str], list[str]]:
     names: list[str] = []
     others: list[str] = []
     waiting = [(str(folder), prefix)]
@@ -50,8 +59,8 @@ def pictures_below(folder: Path, prefix: str) -> tuple[list[str], list[str]]:
         place, written = waiting.pop()
         with os.scandir(place) as entries:
             for entry in entries:
-                name = f"{written}/{entry.name}"
-                if _is_picture(entry.name) and not _is_hidden(entry.name):
+                name = f"{written}/{entry.name}" if written else entry.name
+                if entry.name.lower().endswith(suffixes) and not _is_hidden(entry.name):
                     names.append(name)
                 elif entry.is_dir(follow_symlinks=False) and not _is_hidden(entry.name):
                     waiting.append((entry.path, name))

@@ -82,7 +82,7 @@ class EvaluationTransform:
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
-        self.resample = _resample(preprocessing.interpolation)
+        self.resample = resample(preprocessing.interpolation)
 
     def __call__(self, image: Image.Image) -> Tensor:
         height, width = self.preprocessing.size
@@ -121,7 +121,7 @@ class TrainingTransform:
             for operation in random.choices(self.operations, k=augmentation.rand_layers):
                 picture = operation(picture)
         elif augmentation.color_jitter:
-            picture = _jittered(picture, augmentation.color_jitter)
+            picture = jittered(picture, augmentation.color_jitter)
         x = normalised(picture, self.preprocessing.mean, self.preprocessing.std)
         return self.erase(x) if augmentation.erasing else x
 
@@ -135,8 +135,8 @@ class TrainingTransform:
         across, down = picture.width / width, picture.height / height
         box = (left * across, top * down, min(right * across, picture.width), min(bottom * down, picture.height))
         name = self.augmentation.interpolation
-        resample = _resample(random.choice(("bilinear", "bicubic")) if name == "random" else name)
-        return picture.resize(size, resample, box=box, reducing_gap=2.0)
+        chosen = resample(random.choice(("bilinear", "bicubic")) if name == "random" else name)
+        return picture.resize(size, chosen, box=box, reducing_gap=2.0)
 
     def _shifted(self, image: Image.Image) -> Image.Image:
         picture = self.evaluation.cut(image)
@@ -203,7 +203,8 @@ def _covering(found: tuple[int, int], preprocessing: Preprocessing) -> tuple[int
     return max(width * rows // height, columns), rows
 
 
-def _resample(name: str) -> Image.Resampling:
+def resample(name: str) -> Image.Resampling:
+    """Pillow's filter of that name; `UserError` for an unknown one."""
     try:
         return Image.Resampling[name.upper()]
     except KeyError:
@@ -229,7 +230,8 @@ def _posterize_bits(level: float, _: object) -> tuple[int]:
     return (max(1, 4 - int(level / 10 * 4)),)
 
 
-def _jittered(picture: Image.Image, strength: float) -> Image.Image:
+def jittered(picture: Image.Image, strength: float) -> Image.Image:
+    """Brightness, contrast and saturation, in random order, each scaled by a random factor from 1 - strength to 1 + strength."""
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for enhance in random.sample(enhancers, len(enhancers)):
         picture = enhance(picture).enhance(random.uniform(max(0.0, 1 - strength), 1 + strength))

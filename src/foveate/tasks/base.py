@@ -1,18 +1,51 @@
 """What the training loop asks of a task: losses for training, figures for evaluation. The loop knows nothing else of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from lightning.fabric import Fabric
 from torch import Tensor
 
+from foveate.data.examples import Examples
+
 Batch = Mapping[str, Tensor]
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[..., Any]
+
+# Figures that stand for a model, shares of 1, and how they are called.
+HEADLINES = {"top1": "top-1", "box_ap": "box AP", "mask_ap": "mask AP", "miou": "mIoU"}
+
+
+class Results(Protocol):
+    """What a model said to the held-out pictures, each exactly once."""
+
+    def __len__(self) -> int:
+        """Pictures seen."""
+        ...
+
+    def figures(self) -> dict[str, float]:
+        """Figures by name; at least one of `HEADLINES` among them."""
+        ...
 
 
 class Task(Protocol):
     """One kind of training. All randomness comes from the generator it is handed, or from torch's, which the loop seeds at every step."""
+
+    @property
+    def examples(self) -> Examples:
+        """The training pictures, made ready."""
+        ...
+
+    @property
+    def chances(self) -> npt.NDArray[np.float64] | None:
+        """How often each of them is drawn, relative to the others; None: once an epoch."""
+        ...
+
+    @property
+    def groups(self) -> npt.NDArray[np.int64] | None:
+        """Which of them may share a batch, one number each; None: all."""
+        ...
 
     def parts(self, batch: Batch, count: int, random: np.random.Generator) -> Sequence[Batch]:
         """The batch of one weight update, made ready for training and cut into `count` parts that fit into memory."""
@@ -22,6 +55,6 @@ class Task(Protocol):
         """Mean training loss of a part, a scalar."""
         ...
 
-    def evaluate(self, fabric: Fabric, forward: Forward) -> dict[str, float]:
-        """Figures over the held-out data, equal on every process; `loss` and `top1` among them. The model is in evaluation mode."""
+    def results(self, fabric: Fabric, forward: Forward) -> Results:
+        """What the model, in evaluation mode, says to the held-out data, equal on every process."""
         ...

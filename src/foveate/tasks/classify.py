@@ -3,14 +3,22 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor
 
+from foveate.card import ModelCard
+from foveate.data.examples import Examples, LabelledPictures
+from foveate.data.loader import evaluation_loader
+from foveate.data.order import balanced_weights
+from foveate.data.pictures import PictureSet
+from foveate.data.transforms import Augmentation, evaluation_transform, training_transform
 from foveate.tasks.base import Batch, Forward
 from foveate.tasks.mixing import Mixing, mix
 from foveate.tasks.results import PictureResults, gather_results, score_pictures
+from foveate.tasks.settings import TrainSettings
 
 
 class Classification:
@@ -21,9 +29,21 @@ class Classification:
         class_weights: (K,) factors on the loss of each class, or None.
         evaluation: batches of the held-out pictures that fall to this process.
         num_held_out: held-out pictures of all processes together.
+        examples, chances: see `Task`.
     """
 
-    def __init__(self, mixing: Mixing, class_weights: Tensor | None, evaluation: Iterable[Batch], num_held_out: int) -> None:
+    groups = None
+
+    def __init__(
+        self,
+        mixing: Mixing,
+        class_weights: Tensor | None,
+        evaluation: Iterable[Batch],
+        num_held_out: int,
+        examples: Examples,
+        chances: npt.NDArray[np.float64] | None = None,
+    ) -> None:
+        self.examples, self.chances = examples, chances
         self.mixing = mixing
         self.class_weights = class_weights
         self.evaluation = evaluation
@@ -43,8 +63,34 @@ class Classification:
         mine = score_pictures(forward, self.evaluation, self.mixing.num_classes, fabric.device)
         return gather_results(fabric, mine, self.num_held_out)
 
-    def evaluate(self, fabric: Fabric, forward: Forward) -> dict[str, float]:
-        return self.results(fabric, forward).figures()
+
+def classification(fabric: Fabric, settings: TrainSettings, card: ModelCard, train_set: PictureSet, held_out: PictureSet) -> Classification:
+    """The task of `settings` on these pictures."""
+    recipe = card.picture_recipe
+    mixing = Mixing(card.num_classes, settings.mixup, settings.cutmix, settings.mixup_switch, settings.smoothing)
+    weights = None
+    if settings.class_weights == "balanced":
+        weights = balanced_class_weights(train_set.labels, card.num_classes).to(fabric.device)
+    evaluation = evaluation_loader(
+        held_out, evaluation_transform(recipe), settings.batch_size, fabric.global_rank, fabric.world_size, settings.num_workers
+    )
+    examples = LabelledPictures(train_set, training_transform(recipe, augmentation(settings)))
+    chances = balanced_weights(train_set.labels) if settings.balanced_sampling else None
+    return Classification(mixing, weights, evaluation, len(held_out), examples, chances)
+
+
+def augmentation(settings: TrainSettings) -> Augmentation:
+    """What `settings` does to a training picture."""
+    return Augmentation(
+        crop=settings.crop,
+        scale=(settings.scale_min, 1.0),
+        padding=settings.padding,
+        flip=settings.flip,
+        rand_augment=settings.rand_augment,
+        rand_layers=settings.rand_augment_layers,
+        color_jitter=settings.color_jitter,
+        erasing=settings.erasing,
+    )
 
 
 def balanced_class_weights(labels: Sequence[int], num_classes: int) -> Tensor:

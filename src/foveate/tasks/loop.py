@@ -19,9 +19,10 @@ import numpy as np
 import torch
 import torch.distributed
 from lightning.fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from foveate.errors import UserError
+from foveate.heads.dense import DenseModel
 from foveate.tasks.averaging import WeightAverage
 from foveate.tasks.base import Batch, Forward, Task
 from foveate.tasks.optimizer import freeze_backbone, make_optimizer, set_learning_rate, training_mode
@@ -75,7 +76,7 @@ class Training:
         self.whole = copy.deepcopy(model) if self.sharded else model
         # fp16 rescales the gradients before they are clipped, which fused optimisers do not allow
         optimizer = make_optimizer(model, settings, fused=fabric.device.type == "cuda" and settings.precision != "fp16")
-        self.wrapped, self.optimizer = fabric.setup(torch.compile(model) if settings.compile else model, optimizer)
+        self.wrapped, self.optimizer = fabric.setup(compiled(model) if settings.compile else model, optimizer)
         self.schedule = make_schedule(settings, length.pictures_per_update)
         self.position = Position()
         self._start = time.monotonic()
@@ -157,7 +158,7 @@ class Training:
         stop_non_finite(self.fabric, self.position.step, images, next(filter(None, findings), None))
 
     def _end_epoch(self, task: Task) -> None:
-        """Evaluate where it is due; write the epoch's row and a checkpoint."""
+        """Evaluate where it is due; write the epoch's row and, after an evaluation, a checkpoint."""
         place = self.position
         epoch = place.step / self.length.steps_per_epoch
         row = {
@@ -168,19 +169,21 @@ class Training:
             "minutes": place.minutes,
             "images_per_second": len(place.losses) * self.length.pictures_per_update / (60.0 * (place.minutes - place.epoch_began)),
         }
-        if self.finished or round(epoch) % self.settings.evaluate_every == 0:
+        evaluated = self.finished or round(epoch) % self.settings.evaluate_every == 0
+        if evaluated:
             row |= self.evaluate(task)
         place.rows.append(row)
         place.losses.clear()
         place.epoch_began = self._minutes()
         self.report.rows(place.rows)
-        self.save()
+        if evaluated or self._checkpoint_is_due():
+            self.save()
 
     def evaluate(self, task: Task) -> dict[str, float]:
         """The task's figures under `val_`, and under `averaged_val_` those of the averaged weights."""
-        figures = {f"val_{name}": value for name, value in task.evaluate(self.fabric, self.forward(averaged=False)).items()}
+        figures = {f"val_{name}": value for name, value in task.results(self.fabric, self.forward(averaged=False)).figures().items()}
         if self.average is not None:
-            averaged = task.evaluate(self.fabric, self.forward(averaged=True))
+            averaged = task.results(self.fabric, self.forward(averaged=True)).figures()
             figures |= {f"averaged_val_{name}": value for name, value in averaged.items()}
         training_mode(self.model, self.settings.freeze_backbone)
         return figures
@@ -200,9 +203,9 @@ class Training:
         return self.average.module if self.average is not None else self.whole
 
     def _direct(self, model: nn.Module) -> Forward:
-        def forward(images: Tensor) -> Tensor:
+        def forward(*inputs: Any) -> Any:
             with self.fabric.autocast():
-                return model(images)
+                return model(*inputs)
 
         return forward
 
@@ -242,6 +245,15 @@ class Training:
         self.fabric.strategy.precision.load_state_dict(rest["precision"])
         self.position = Position(**rest["position"])
         self.position.epoch_began = min(self.position.epoch_began, self.position.minutes)  # the clock stood still from the checkpoint on
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """The model under torch.compile; of a detector or segmenter the backbone, since the shapes behind it follow the data."""
+    if isinstance(model, DenseModel):
+        model.compile_backbone()
+        return model
+    whole: Any = torch.compile(model)
+    return whole
 
 
 def whole_weights(sharded: Any) -> dict[str, Any]:

@@ -1,14 +1,13 @@
 """From settings and pictures to a model and its preprocessing: what is left open in the settings is decided here, and said."""
 
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 from torch import nn
 
 from foveate.card import ModelCard, Preprocessing
 from foveate.data.pictures import PictureSet
-from foveate.data.reading import upright_size
+from foveate.data.sizes import median_side
 from foveate.factory import create_model, list_models, weight_file
 from foveate.tasks.settings import TrainSettings
 from foveate.weights.load import load_weights
@@ -16,7 +15,6 @@ from foveate.weights.load import load_weights
 SMALL_SIDE = 64
 SMALLEST_INPUT = 32
 USUAL_INPUT = 224
-SAMPLE = 100
 
 
 @dataclass(frozen=True)
@@ -64,15 +62,6 @@ def prepare_model(settings: TrainSettings, pictures: PictureSet, version: str) -
         foveate=version,
     )
     return Prepared(model, card, tuple(notes))
-
-
-def median_side(pictures: PictureSet) -> int:
-    """The median shorter side in pixels over up to `SAMPLE` pictures spread over the set."""
-    sides = []
-    for index in range(0, len(pictures), max(1, len(pictures) // SAMPLE)):
-        with pictures.open(index) as image:
-            sides.append(min(upright_size(image)))
-    return int(median(sides))
 
 
 def preprocessing_of(config: dict[str, Any], img_size: int, in_chans: int) -> Preprocessing:

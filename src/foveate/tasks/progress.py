@@ -7,11 +7,13 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from foveate.tasks.base import HEADLINES
+
 Rows = Sequence[Mapping[str, float]]
 
 
 class Report:
-    """One bar over the whole training with time left, loss, learning rate and top-1; on a console that is no terminal, one line per epoch.
+    """One bar over the whole training with time left, loss, learning rate and headlines; on a console that is no terminal, lines per epoch.
 
     A context manager. Processes other than the first have a report without console, which does nothing.
 
@@ -27,7 +29,7 @@ class Report:
     ) -> None:
         self.console, self.total_steps, self.write_rows = console, total_steps, write_rows
         self.bar = _bar(console) if console is not None and console.is_terminal else None
-        self.task = None if self.bar is None else self.bar.add_task("training", total=1.0, figures="", top1="")
+        self.task = None if self.bar is None else self.bar.add_task("training", total=1.0, figures="", headline="")
         self.board = None
         if events is not None:
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - a second to import, and rarely used
@@ -61,23 +63,29 @@ class Report:
         if self.board is not None:
             for name, value in row.items():
                 self.board.add_scalar(f"epoch/{name}", value, row["step"])
-        top1 = [f"{name.removesuffix('_top1').replace('_', ' ')} top-1 {value:.2%}" for name, value in row.items() if name.endswith("top1")]
+        headline = [f"{_spoken(name)} {value:.2%}" for name, value in row.items() if name.endswith(tuple(HEADLINES))]
         if self.bar is not None and self.task is not None:
-            if top1:
-                self.bar.update(self.task, top1=", ".join(top1))
+            if headline:
+                self.bar.update(self.task, headline=", ".join(headline))
         elif self.console is not None:
             share = f"epoch {row['epoch']:g}, step {row['step']}/{self.total_steps}, {row['minutes']:.1f} min"
             figures = [
                 f"loss {row['train_loss']:.4f}",
                 f"lr {row['learning_rate']:.2e}",
-                *top1,
+                *headline,
                 f"{row['images_per_second']:.0f} pictures/s",
             ]
             self.console.print(f"{share}: {', '.join(figures)}", highlight=False, soft_wrap=True)
 
 
+def _spoken(column: str) -> str:
+    """`averaged_val_top1` as "averaged val top-1"."""
+    name = next(name for name in HEADLINES if column.endswith(name))
+    return f"{column.removesuffix(name).replace('_', ' ')}{HEADLINES[name]}"
+
+
 def _bar(console: Console) -> Progress:
     share, left = TextColumn("[bold]{task.percentage:>3.0f}%"), TextColumn("left")
-    figures, top1 = TextColumn("{task.fields[figures]}"), TextColumn("{task.fields[top1]}")
-    columns = (share, BarColumn(), TimeElapsedColumn(), left, TimeRemainingColumn(), figures, top1)
+    figures, headline = TextColumn("{task.fields[figures]}"), TextColumn("{task.fields[headline]}")
+    columns = (share, BarColumn(), TimeElapsedColumn(), left, TimeRemainingColumn(), figures, headline)
     return Progress(*columns, console=console, refresh_per_second=4, speed_estimate_period=300)

@@ -43,7 +43,7 @@ def convert(source: Path, *, model: str, out: Path, num_classes: int | None = No
     card = file.card or ModelCard(model, _num_classes(file, model, source))
     if num_classes not in (None, card.num_classes):
         card = replace(card, num_classes=num_classes, class_names=(), results={})
-    size = file.card.preprocessing.size if file.card else None
+    size = file.card.picture_recipe.size if file.card else None
     network = create_model(model, num_classes=card.num_classes, in_chans=card.in_chans, img_size=size, **card.options)
     report = load_file(network, file, source, allow_partial=allow_partial)
     if out.suffix == ".pdparams":

@@ -1,23 +1,23 @@
 """`foveate doctor`: look a data set over before training on it."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from foveate.data.check import Findings, Statistics, check_pictures
-from foveate.data.folders import open_pictures
-from foveate.data.pictures import PictureSet, PictureSplits
-from foveate.data.reading import read_thumbnail
+from foveate.data.object_check import ObjectStatistics
+from foveate.data.objects import ObjectSet
+from foveate.data.opening import Task, open_data, task_of
+from foveate.data.pictures import PictureSet, Splits
 from foveate.errors import UserError
-from foveate.plots import contact_sheet
+from foveate.verbs.sheets import draw_sheet
 
 MOST_LINES = 20
-MOST_SHOWN = 48
+NO_CLASS = "(no class)"
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,12 @@ class DoctorReport:
     Args:
         source: what was looked at.
         notes: what was recognised, in words.
-        splits: split -> class -> number of pictures.
+        splits: split -> class -> number of pictures, of objects that can be trained on, or of pixels, as the task is.
         problems: what must be mended before training, one line each.
         warnings: what to judge.
         statistics: sizes and kinds of the pictures that decode; None where none does.
+        task: "classify", "detect" or "segment"; empty where the source could not be read.
+        objects: split -> figures of its objects, for detection.
     """
 
     source: str
@@ -39,6 +41,8 @@ class DoctorReport:
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
     statistics: Statistics | None
+    task: str = ""
+    objects: dict[str, ObjectStatistics] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,80 +57,91 @@ class DoctorReport:
             sizes = (f"{name} {size[0]} x {size[1]}" for name, size in zip(("smallest", "median", "largest"), found.sizes(), strict=True))
             kinds = ", ".join(f"{count} {kind}" for kind, count in found.kinds.items())
             lines += ["", f"{found.pictures} pictures decoded: {kinds}; width x height: {', '.join(sizes)}"]
+        lines += [f"{split}: {found}" for split, found in self.objects.items()]
         return "\n".join([*lines, *_listed("warning", self.warnings), *_listed("problem", self.problems)])
 
     def _table(self) -> list[str]:
-        """Pictures per class and split; of many classes only the extremes."""
+        """Pictures, objects or shares of pixels by class and split; of many classes only the extremes."""
         if not self.splits:
             return []
         names = list(next(iter(self.splits.values())))
         totals = {split: sum(counts.values()) for split, counts in self.splits.items()}
         if len(names) > MOST_LINES:
             ranges = (
-                f"{split} {totals[split]} ({min(counts.values())} to {max(counts.values())} per class)"
+                f"{split} {self._figure(totals[split], split)} ({self._figure(min(counts.values()), split)} to "
+                f"{self._figure(max(counts.values()), split)} per class)"
                 for split, counts in self.splits.items()
             )
             return ["", f"{len(names)} classes: {', '.join(ranges)}"]
-        rows = [["class", *self.splits], *([name, *(str(counts[name]) for counts in self.splits.values())] for name in names)]
-        rows.append(["all", *map(str, totals.values())])
+        rows = [["class", *self.splits]]
+        rows += [[name, *(self._figure(counts[name], split) for split, counts in self.splits.items())] for name in names]
+        rows.append(["all", *(self._figure(total, split) for split, total in totals.items())])
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         return ["", *("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)]
 
+    def _figure(self, count: int, split: str) -> str:
+        """A number of pictures or objects as it is, of pixels as a share of the split's."""
+        return str(count) if self.task != "segment" else f"{count / max(1, sum(self.splits[split].values())):.1%}"
 
-def doctor(source: str, list_file: Path | None = None, val_fraction: float = 0.2, seed: int = 0, sheet: Path | None = None) -> DoctorReport:
+
+def doctor(
+    source: str,
+    task: Task = "auto",
+    list_file: Path | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    sheet: Path | None = None,
+) -> DoctorReport:
     """Decode every picture of a data set once, compare its splits, and say what would spoil a training.
 
     Args:
         source: folder of pictures, or "digits".
+        task: what the data is for; "auto" recognises it: class folders, COCO, VOC or YOLO annotations, masks.
         list_file: lines of `file label` for a flat folder of pictures.
         val_fraction: share held out where the data has no splits of its own: the same as in training.
         seed: which share is held out: the same as in training.
-        sheet: PNG file to draw some pictures of every class into, with their labels.
+        sheet: PNG file to draw some pictures of many classes into, with their labels, objects or masks.
 
     Everything found stands in the report, an unreadable source or list too; nothing is raised for it.
     """
     try:
-        splits = open_pictures(source, val_fraction=val_fraction, list_file=list_file, seed=seed)
+        splits = open_data(source, task=task, val_fraction=val_fraction, list_file=list_file, seed=seed)
     except UserError as error:
         return DoctorReport(source, (), {}, (str(error),), (), None)
     findings = _checked(splits)
     if sheet is not None:
-        _draw(splits, sheet)
-    present = splits.present().items()
-    counts = {split: dict(zip(splits.class_names, pictures.counts(), strict=True)) for split, pictures in present}
-    return DoctorReport(source, splits.notes, counts, findings.problems, findings.warnings, findings.statistics)
+        draw_sheet(splits, sheet)
+    kind = task_of(next(iter(splits.present().values())))
+    return DoctorReport(
+        source,
+        splits.notes,
+        _counts(splits, findings),
+        findings.problems,
+        findings.warnings,
+        findings.statistics,
+        kind,
+        dict(findings.objects),
+    )
 
 
-def _checked(splits: PictureSplits) -> Findings:
+def _counts(splits: Splits[Any], findings: Findings) -> dict[str, dict[str, int]]:
+    """What the table of classes counts."""
+    counts: dict[str, dict[str, int]] = {}
+    for split, pictures in splits.present().items():
+        if isinstance(pictures, PictureSet | ObjectSet):
+            counts[split] = dict(zip(splits.class_names, pictures.counts(), strict=True))
+        else:
+            found = findings.pixels[split]
+            counts[split] = {**dict(zip(splits.class_names, found.pixels, strict=True)), NO_CLASS: found.ignored}
+    return counts
+
+
+def _checked(splits: Splits[Any]) -> Findings:
     console = Console(stderr=True)
     columns = (TextColumn("looking at pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
         return check_pictures(splits, lambda done, total: bar.update(task, completed=done, total=total))
-
-
-def _draw(splits: PictureSplits, sheet: Path) -> None:
-    """The first whole pictures of each class of the first split, as many of each as fit."""
-    pictures = next(iter(splits.present().values()))
-    each = max(1, MOST_SHOWN // max(1, len(splits.class_names)))
-    chosen: dict[int, list[Image.Image]] = {}
-    for index, label in enumerate(pictures.labels):
-        shown = chosen.setdefault(label, []) if label in chosen or len(chosen) < MOST_SHOWN else None
-        if shown is not None and len(shown) < each and (picture := _whole(pictures, index)) is not None:
-            shown.append(picture)
-    labelled = [(picture, splits.class_names[label]) for label, shown in sorted(chosen.items()) for picture in shown]
-    if labelled:
-        title = f"{splits.source}, {pictures.split}: {len(chosen)} of {len(splits.class_names)} classes"
-        contact_sheet([picture for picture, _ in labelled], [name for _, name in labelled], None, sheet, title=title)
-
-
-def _whole(pictures: PictureSet, index: int) -> Image.Image | None:
-    """The picture, small enough to keep many; None where it is broken, which the report says."""
-    try:
-        with pictures.open(index) as image:
-            return read_thumbnail(image)
-    except UserError:
-        return None
 
 
 def _listed(what: str, lines: tuple[str, ...]) -> list[str]:

@@ -8,11 +8,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from foveate.data.pictures import PictureSet
+from foveate.data.pictures import PictureSet, StoredPictures
 from foveate.data.reading import read_thumbnail
 from foveate.layers.gabor import LearnableGaborFilter
 from foveate.plots import confusion_matrix, contact_sheet, gabor_sheet, gabor_titles, learning_curves
 from foveate.run import RunFolder
+from foveate.tasks.base import Results
 from foveate.tasks.results import PictureResults
 
 EXAMPLES = 24
@@ -50,24 +51,23 @@ def spread(length: int, most: int) -> list[int]:
     return sorted({round(place) for place in np.linspace(0, length - 1, min(length, most))})
 
 
-def draw_run(
-    run: RunFolder,
-    model: str,
-    rows: Sequence[Mapping[str, float]],
-    pictures: PictureSet,
-    results: PictureResults,
-    before: GaborFilters | None,
-    after: GaborFilters | None,
+def draw_training(
+    run: RunFolder, title: str, rows: Sequence[Mapping[str, float]], before: GaborFilters | None, after: GaborFilters | None
 ) -> None:
-    """The curves, the confusion matrix, example predictions, and the Gabor filters before and after, where the model has any."""
-    learning_curves(rows, run.curves, title=model)
-    confusion_matrix(results.confusion(len(pictures.class_names)).numpy(), pictures.class_names, run.confusion, title=model)
-    _draw_examples(run, model, pictures, results)
+    """The curves, and the Gabor filters before and after, where the model has any."""
+    learning_curves(rows, run.curves, title=title)
     if before is not None and after is not None:
         titles = gabor_titles(
             (before.wavelengths.tolist(), after.wavelengths.tolist()), (before.orientations.tolist(), after.orientations.tolist())
         )
-        gabor_sheet(before.kernels, after.kernels, titles, run.filters, title=model)
+        gabor_sheet(before.kernels, after.kernels, titles, run.filters, title=title)
+
+
+def draw_results(run: RunFolder, title: str, pictures: StoredPictures, results: Results) -> None:
+    """What the trained model says to held-out pictures, each kind of results in its own way."""
+    if isinstance(pictures, PictureSet) and isinstance(results, PictureResults):
+        confusion_matrix(results.confusion(len(pictures.class_names)).numpy(), pictures.class_names, run.confusion, title=title)
+        _draw_examples(run, title, pictures, results)
 
 
 def _draw_examples(run: RunFolder, model: str, pictures: PictureSet, results: PictureResults) -> None:

@@ -18,7 +18,7 @@ from foveate.data.loader import evaluation_loader
 from foveate.data.pictures import PictureSet, shortened
 from foveate.data.transforms import evaluation_transform
 from foveate.errors import UserError
-from foveate.factory import open_model
+from foveate.opening import open_model
 from foveate.run import RunFolder
 from foveate.tasks.devices import Devices, launch
 from foveate.tasks.results import gather_results, score_pictures
@@ -153,7 +153,7 @@ def _evaluate(fabric: Fabric, source: Path, pictures: PictureSet, batch_size: in
     model, card = open_model(source)
     pictures = with_classes_of(card, pictures, source)
     model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    transform = evaluation_transform(card.preprocessing)
+    transform = evaluation_transform(card.picture_recipe)
     loader = evaluation_loader(pictures, transform, batch_size, fabric.global_rank, fabric.world_size, num_workers)
     fabric.barrier()  # the clock starts when the last process is ready
     start = time.perf_counter()

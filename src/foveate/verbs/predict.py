@@ -21,7 +21,7 @@ from foveate import plots
 from foveate.data.reading import SUFFIXES, open_picture, read_thumbnail
 from foveate.data.transforms import evaluation_transform
 from foveate.errors import UserError
-from foveate.factory import open_model
+from foveate.opening import open_model
 from foveate.run import write_text
 
 MOST_ON_SHEET = 96
@@ -128,7 +128,7 @@ def predict(
     names = card.class_names or tuple(map(str, range(card.num_classes)))
     seen: list[Prediction] = []
     broken: list[tuple[str, str]] = []
-    for chunk, inputs in _read_ahead(files, batch_size, evaluation_transform(card.preprocessing)):
+    for chunk, inputs in _read_ahead(files, batch_size, evaluation_transform(card.picture_recipe)):
         broken += [(str(file), str(error)) for file, error in zip(chunk, inputs, strict=True) if isinstance(error, UserError)]
         readable = [(str(file), tensor) for file, tensor in zip(chunk, inputs, strict=True) if isinstance(tensor, Tensor)]
         if readable:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import count
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,24 @@ from rich.table import Table
 from rich.text import Text
 
 from foveate import __version__
+from foveate.card import Preprocessing, WholePicture
 from foveate.counting import count_parameters
 from foveate.data.check import require_sound
-from foveate.data.folders import open_pictures
-from foveate.data.loader import TrainingStream, balanced_weights, evaluation_loader, training_loader
-from foveate.data.pictures import PictureSet, PictureSplits
-from foveate.data.transforms import Augmentation, evaluation_transform, training_transform
+from foveate.data.loader import stream_loader
+from foveate.data.opening import open_data
+from foveate.data.order import TrainingStream
+from foveate.data.pictures import Splits, StoredPictures
 from foveate.errors import UserError
 from foveate.run import RunFolder
-from foveate.tasks.classify import Classification, balanced_class_weights
+from foveate.tasks.base import HEADLINES, Task
+from foveate.tasks.choose import make_task, prepare
 from foveate.tasks.devices import Devices, launch, repeatable
 from foveate.tasks.loop import Length, Training
-from foveate.tasks.mixing import Mixing
-from foveate.tasks.preparation import Prepared, prepare_model
+from foveate.tasks.preparation import Prepared
 from foveate.tasks.progress import Report
 from foveate.tasks.schedule import peak_learning_rate
 from foveate.tasks.settings import TrainSettings
-from foveate.verbs.drawings import draw_run, gabor_filters
+from foveate.verbs.drawings import draw_results, draw_training, gabor_filters
 
 FREE_ON_RESUME = {"num_workers", "checkpoint_minutes", "checkpoint_every_steps", "tensorboard", "resume"}
 
@@ -49,7 +51,8 @@ class TrainResult:
         model: name of the model.
         parameters: their number, frozen tables included.
         pictures: held-out pictures that the figures were measured on.
-        figures: `loss`, `top1` and perhaps `top5` of the shipped weights, shares of 1; with averaging also `last_top1`... of the raw ones.
+        figures: of the shipped weights, shares of 1: `loss`, `top1` and perhaps `top5`; `box_ap`, `mask_ap` ...; `miou` ...; with averaging
+            also `last_top1`... of the raw ones.
         steps: weight updates.
         minutes: of wall-clock time, evaluations included.
         images_per_second: training pictures per second of the last epoch, over all processes.
@@ -67,9 +70,11 @@ class TrainResult:
     replaced: dict[str, int]
 
     def __str__(self) -> str:
-        names = {"top1": "top-1", "top5": "top-5", "last_top1": "top-1 before averaging"}
-        shares = ", ".join(f"{spoken} {self.figures[name]:.2%}" for name, spoken in names.items() if name in self.figures)
-        text = f"{self.model}: {shares}, loss {self.figures['loss']:.4f} on {self.pictures} held-out pictures"
+        before = {f"last_{name}": f"{spoken} before averaging" for name, spoken in HEADLINES.items()}
+        names = {**HEADLINES, "top5": "top-5", "box_ap50": "box AP50", "pixel_accuracy": "pixel accuracy", **before}
+        shares = [f"{spoken} {self.figures[name]:.2%}" for name, spoken in names.items() if name in self.figures]
+        shares += [f"loss {self.figures['loss']:.4f}"] if "loss" in self.figures else []
+        text = f"{self.model}: {', '.join(shares)} on {self.pictures} held-out pictures"
         text += f"; {self.steps} steps in {self.minutes:.1f} min, {self.images_per_second:.0f} pictures/s; run folder {self.run}"
         if self.replaced:
             text += f"\n{len(self.replaced)} broken training pictures, each time replaced by another: {'; '.join(self.replaced)}"
@@ -116,12 +121,17 @@ def _continued(given: TrainSettings) -> TrainSettings:
 def _train(fabric: Fabric, settings: TrainSettings) -> dict[str, Any]:
     """The training on one process; the fields of `TrainResult`, on every process."""
     with repeatable(settings.seed, deterministic=settings.deterministic):
-        splits = open_pictures(settings.data, val_fraction=settings.val_fraction, list_file=settings.list_file, seed=settings.seed)
+        splits = open_data(
+            settings.data, task=settings.task, val_fraction=settings.val_fraction, list_file=settings.list_file, seed=settings.seed
+        )
         train_set, held_out = _sets(splits)
         checked = require_sound(splits) if fabric.is_global_zero else ""
-        prepared = prepare_model(settings, train_set, __version__)
+        prepared = prepare(settings, train_set, __version__)
         filters = gabor_filters(prepared.model)
-        stream = _stream(fabric, settings, train_set, 0)
+        task = make_task(fabric, settings, prepared.card, train_set, held_out)
+        stream = _stream(fabric, settings, task, 0)
+        if settings.steps:
+            settings = replace(settings, epochs=max(1, ceil(settings.steps / stream.steps_per_epoch) - settings.cooldown_epochs))
         length = Length(stream.total_steps, stream.steps_per_epoch, stream.global_batch)
         run = _run_folder(fabric, settings)
         report = Report(None, length.steps)
@@ -138,10 +148,8 @@ def _train(fabric: Fabric, settings: TrainSettings) -> dict[str, Any]:
         training = Training(fabric, prepared.model, settings, length, run.checkpoint, report)
         if settings.resume is not None:
             training.resume()
-        task = _task(fabric, settings, prepared, train_set, held_out)
-        transform = training_transform(prepared.card.preprocessing, _augmentation(settings))
-        rest = _stream(fabric, settings, train_set, training.position.step)
-        loader = training_loader(train_set, transform, rest, settings.num_workers)
+        rest = _stream(fabric, settings, task, training.position.step)
+        loader = stream_loader(task.examples, rest, settings.num_workers)
         with report:
             training.run(task, loader)
 
@@ -151,7 +159,9 @@ def _train(fabric: Fabric, settings: TrainSettings) -> dict[str, Any]:
             figures |= {f"last_{name}": rows[-1][f"val_{name}"] for name in results.figures()}
         if fabric.is_global_zero:
             run.write_model(training.shipped(), replace(prepared.card, results=figures))
-            draw_run(run, settings.model, rows, held_out, results, filters, gabor_filters(training.shipped()))
+            title = " on ".join(filter(None, (prepared.card.head, settings.model)))
+            draw_training(run, title, rows, filters, gabor_filters(training.shipped()))
+            draw_results(run, title, held_out, results)
         fabric.barrier()
         return {
             "run": str(run.path),
@@ -166,7 +176,7 @@ def _train(fabric: Fabric, settings: TrainSettings) -> dict[str, Any]:
         }
 
 
-def _sets(splits: PictureSplits) -> tuple[PictureSet, PictureSet]:
+def _sets(splits: Splits[StoredPictures]) -> tuple[StoredPictures, StoredPictures]:
     """What to train on and what to measure on: the val split, or the test split where there is no other."""
     held_out = splits.val or splits.test
     if splits.train is None or held_out is None:
@@ -175,13 +185,19 @@ def _sets(splits: PictureSplits) -> tuple[PictureSet, PictureSet]:
     return splits.train, held_out
 
 
-def _stream(fabric: Fabric, settings: TrainSettings, pictures: PictureSet, start_step: int) -> TrainingStream:
+def _stream(fabric: Fabric, settings: TrainSettings, task: Task, start_step: int) -> TrainingStream:
     """The batches of the whole training from `start_step` on: one for each weight update, cut into `accumulate` parts on the device."""
-    per_update = settings.batch_size * settings.accumulate
-    steps = settings.total_epochs * (len(pictures) // (per_update * fabric.world_size))
-    weights = balanced_weights(pictures.labels) if settings.balanced_sampling else None
+    per_update, pictures = settings.batch_size * settings.accumulate, len(task.examples.pictures)
     return TrainingStream(
-        len(pictures), per_update, steps, settings.seed, fabric.global_rank, fabric.world_size, start_step=start_step, weights=weights
+        pictures,
+        per_update,
+        settings.steps or settings.total_epochs * (pictures // (per_update * fabric.world_size)),
+        settings.seed,
+        fabric.global_rank,
+        fabric.world_size,
+        start_step=start_step,
+        weights=task.chances,
+        groups=task.groups,
     )
 
 
@@ -198,47 +214,30 @@ def _free_name(settings: TrainSettings) -> Path:
     return next(path for n in count(1) if not (path := Path("runs") / f"{name}-{n}").exists())
 
 
-def _task(fabric: Fabric, settings: TrainSettings, prepared: Prepared, train_set: PictureSet, held_out: PictureSet) -> Classification:
-    mixing = Mixing(prepared.card.num_classes, settings.mixup, settings.cutmix, settings.mixup_switch, settings.smoothing)
-    weights = None
-    if settings.class_weights == "balanced":
-        weights = balanced_class_weights(train_set.labels, prepared.card.num_classes).to(fabric.device)
-    transform = evaluation_transform(prepared.card.preprocessing)
-    evaluation = evaluation_loader(
-        held_out, transform, settings.batch_size, fabric.global_rank, fabric.world_size, num_workers=settings.num_workers
-    )
-    return Classification(mixing, weights, evaluation, len(held_out))
-
-
-def _augmentation(settings: TrainSettings) -> Augmentation:
-    return Augmentation(
-        crop=settings.crop,
-        scale=(settings.scale_min, 1.0),
-        padding=settings.padding,
-        flip=settings.flip,
-        rand_augment=settings.rand_augment,
-        rand_layers=settings.rand_augment_layers,
-        color_jitter=settings.color_jitter,
-        erasing=settings.erasing,
-    )
-
-
 def _resolved(fabric: Fabric, settings: TrainSettings, prepared: Prepared, stream: TrainingStream) -> dict[str, Any]:
     """What the settings come to with these pictures on this machine."""
     cuda = fabric.device.type == "cuda"
     device = torch.cuda.get_device_name(fabric.device) if cuda else f"{fabric.device.type}, {torch.get_num_threads()} threads"
     rate = peak_learning_rate(settings, stream.global_batch)
     limit = f", or as many as {settings.max_minutes:g} min allow" if settings.max_minutes else ""
-    recipe = prepared.card.preprocessing
+    named = " on ".join(filter(None, (prepared.card.head, settings.model)))
     return {
-        "model": f"{settings.model}, {count_parameters(prepared.model):,} parameters",
-        "input": f"{recipe.size[0]} x {recipe.size[1]} px, {recipe.channels} channels; to evaluate: {recipe.resize} px, centre cut",
+        "model": f"{named}, {count_parameters(prepared.model):,} parameters",
+        "input": _input(settings, prepared.card.preprocessing),
         "learning rate": f"{rate:.4g} = {settings.lr:g} per {settings.lr_reference_batch or stream.global_batch} pictures",
         "batch": f"{stream.global_batch} = {settings.batch_size} x {settings.accumulate} accumulated x {fabric.world_size} processes",
-        "steps": f"{stream.total_steps} = {settings.total_epochs} epochs x {stream.steps_per_epoch}{limit}",
+        "steps": f"{stream.total_steps} in {settings.total_epochs} epochs of {stream.steps_per_epoch}{limit}",
         "left out per epoch": f"{stream.left_out} pictures, others each time, as they do not fill a batch",
         "device": f"{device}, {settings.precision}",
     }
+
+
+def _input(settings: TrainSettings, recipe: Preprocessing | WholePicture) -> str:
+    """What the model is fed with, in words."""
+    if isinstance(recipe, Preprocessing):
+        return f"{recipe.size[0]} x {recipe.size[1]} px, {recipe.channels} channels; to evaluate: {recipe.resize} px, centre cut"
+    varied = f", times {settings.scale_low:g} to {settings.scale_high:g}" if settings.scale_low < settings.scale_high else ""
+    return f"whole pictures, short side {recipe.short} px, long at most {recipe.long} px{varied}, {recipe.channels} channels"
 
 
 def _warmup_note(settings: TrainSettings) -> list[str]:
@@ -251,7 +250,7 @@ def _versions() -> dict[str, str]:
     return {"foveate": __version__, "python": platform.python_version(), **versions}
 
 
-def _plan(notes: Iterable[str], settings: TrainSettings, sets: tuple[PictureSet, PictureSet], resolved: dict[str, Any]) -> Table:
+def _plan(notes: Iterable[str], settings: TrainSettings, sets: tuple[StoredPictures, StoredPictures], resolved: dict[str, Any]) -> Table:
     """What is going to happen, for the user to stop it in time."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)

@@ -1,0 +1,40 @@
+"""Semantic FPN (Kirillov et al. 2019, "Panoptic feature pyramid networks", section 3) on any backbone."""
+
+import torch.nn.functional as F
+from segmentation_models_pytorch.decoders.fpn.decoder import MergeBlock, SegmentationBlock
+from torch import Tensor, nn
+
+from foveate.heads.backbone import NUM_MAPS, Backbone
+from foveate.heads.dense import DenseModel
+from foveate.heads.pyramid import PYRAMID_WIDTH, Pyramid
+from foveate.layers.padding import pad_end
+
+WIDTH = 128
+
+
+class SemanticFPN(DenseModel):
+    """Every level of the pyramid is brought to the finest one's stride by convolutions, group norms and doublings, then all are added.
+
+    The blocks are segmentation-models-pytorch's. Its own `FPN` has no 3x3 convolutions behind the pyramid's levels (26.1 M parameters with
+    ResNet-50 and 150 classes), the paper and its followers have: torchvision's pyramid stands here, 28.5 M as the papers print. Group norm
+    is the paper's too (mmsegmentation has batch norm there); the paper knows no dropout here, and neither does this.
+    """
+
+    class_layers = ("classifier",)
+
+    def __init__(self, backbone: Backbone, name: str, num_classes: int) -> None:
+        super().__init__(name)
+        self.pyramid = Pyramid(backbone)
+        self.blocks = nn.ModuleList(SegmentationBlock(PYRAMID_WIDTH, WIDTH, n_upsamples=level) for level in range(NUM_MAPS))
+        self.merge = MergeBlock("add")
+        self.classifier = nn.Conv2d(WIDTH, num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, num_classes, H, W) of normalised pictures (B, C, H, W) of any size."""
+        strides = self.backbone.strides
+        x = pad_end(images, strides[-1])
+        levels = self.pyramid(x).values()
+        merged = self.merge([block(level) for block, level in zip(self.blocks, levels, strict=True)])
+        logits = self.classifier(merged).float()
+        logits = F.interpolate(logits, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        return logits[..., : images.shape[-2], : images.shape[-1]]

@@ -1,0 +1,83 @@
+"""From settings and pictures to a detector or segmenter and its preprocessing: what is left open is decided here, and said."""
+
+from typing import Any
+
+from foveate.card import ModelCard, WholePicture
+from foveate.data.masks import MaskSet
+from foveate.data.objects import ObjectSet
+from foveate.data.sizes import median_side
+from foveate.errors import UserError
+from foveate.heads.create import create_dense
+from foveate.tasks.preparation import Prepared
+from foveate.tasks.settings import TrainSettings
+
+HEADS = {"detect": ("retinanet", "mask_rcnn"), "segment": ("semantic_fpn",)}
+LARGEST_SHORT = {"detect": 800, "segment": 512}
+
+
+def prepare_dense(settings: TrainSettings, pictures: ObjectSet | MaskSet, version: str) -> Prepared:
+    """The model of `settings` for these pictures' classes; `version` is the package's, written into the card."""
+    task = "detect" if isinstance(pictures, ObjectSet) else "segment"
+    head, notes = _head(settings, pictures, task)
+    short = settings.img_size
+    if short is None:
+        side = median_side(pictures)
+        short = min(side, LARGEST_SHORT[task])
+        notes.append(f"short side {short} px, since the median short side of the pictures is {side} px (--img-size)")
+    options = dict(settings.model_options)
+    rates: dict[str, Any] = {} if settings.drop_path is None else {"drop_path_rate": settings.drop_path}
+    if settings.small_images:
+        options.setdefault("small_images", True)
+    frozen = settings.freeze_batch_norm
+    if frozen is None:
+        frozen = task == "detect" and settings.weights is not None
+    model, report = create_dense(
+        settings.model,
+        head,
+        len(pictures.class_names),
+        settings.weights,
+        in_chans=settings.in_chans,
+        freeze_batch_norm=frozen,
+        **rates,
+        **options,
+    )
+    if report is not None:
+        notes.append(str(report))
+        if report.token_order is not None:
+            options["token_order"] = report.token_order
+    if settings.grad_checkpointing:
+        model.set_grad_checkpointing()
+    mean, std = (_channels(model.network.pretrained_cfg[name], settings.in_chans) for name in ("mean", "std"))
+    card = ModelCard(
+        model=settings.model,
+        num_classes=len(pictures.class_names),
+        in_chans=settings.in_chans,
+        options=options,
+        class_names=pictures.class_names,
+        preprocessing=WholePicture(short, max(settings.max_size, short), mean=mean, std=std),
+        task=task,
+        head=head,
+        category_ids=pictures.category_ids if isinstance(pictures, ObjectSet) else (),
+        foveate=version,
+    )
+    return Prepared(model, card, tuple(notes))
+
+
+def _head(settings: TrainSettings, pictures: ObjectSet | MaskSet, task: str) -> tuple[str, list[str]]:
+    """The head to train, and why that one, where it was not named."""
+    outlined = isinstance(pictures, ObjectSet) and pictures.has_outlines
+    if settings.head == "mask_rcnn" and not outlined:
+        raise UserError("head: found mask_rcnn for objects without outlines, expected an outline of each; take --head retinanet")
+    if settings.head != "auto":
+        if settings.head not in HEADS[task]:
+            raise UserError(f"head: found {settings.head} for the task {task!r}, expected {' or '.join(HEADS[task])}")
+        return settings.head, []
+    if task == "segment":
+        return "semantic_fpn", []
+    head = "mask_rcnn" if outlined else "retinanet"
+    return head, [f"{head}, since {'every object has an outline' if outlined else 'objects have boxes only'} (--head)"]
+
+
+def _channels(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:
+    """One number per channel: those of the published weights for three, their average for any other count."""
+    return tuple(map(float, values)) if in_chans == len(values) else (sum(values) / len(values),) * in_chans

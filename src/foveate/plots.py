@@ -131,17 +131,20 @@ def _learning_rate(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
     axes.patch.set_visible(False)
 
 
-def confusion_matrix(matrix: npt.NDArray[np.integer], class_names: Sequence[str], out: Path, *, title: str = "") -> Path:
+def confusion_matrix(
+    matrix: npt.NDArray[np.integer], class_names: Sequence[str], out: Path, *, title: str = "", unit: str = "pictures"
+) -> Path:
     """Who is taken for whom: rows are the truth, columns the prediction; colour is the share of the true class, numbers are counts.
 
-    The colour scale is a square root, so that a class lost in one picture of fifty is still seen beside one that is always right.
-    Counts are written into the cells up to 20 classes; every class is named on both axes up to 100, above that every n-th.
+    The colour scale is a square root, so that a class lost in one picture of fifty is still seen beside one that is always right. Counts,
+    or of pixels percent, are written into the cells up to 20 classes; every class is named on both axes up to 100, above that every n-th.
 
     Args:
         matrix: (K, K) counts, rows = truth, columns = prediction.
         class_names: K names.
         out: the PNG.
-        title: usually the model's name; the number of pictures and the top-1 are added.
+        title: usually the model's name; the number of pictures and the share that is right are added.
+        unit: what is counted, "pictures" or "pixels".
 
     Raises:
         ValueError: where the matrix is not (K, K).
@@ -160,9 +163,11 @@ def confusion_matrix(matrix: npt.NDArray[np.integer], class_names: Sequence[str]
     if classes <= MOST_NUMBERED_CLASSES:
         for row, column in zip(*np.nonzero(matrix), strict=True):
             colour = "white" if shares[row, column] > 0.35 else "black"
-            axes.text(column, row, f"{matrix[row, column]}", ha="center", va="center", color=colour, fontsize=9)
-    top1 = f", top-1 {np.trace(matrix) / totals.sum():.2%}" if totals.sum() else ""
-    axes.set_title(f"{title}\n{totals.sum()} pictures{top1}".strip(), fontsize=12, fontweight="bold")
+            written = f"{shares[row, column]:.0%}" if unit == "pixels" else f"{matrix[row, column]}"
+            axes.text(column, row, written, ha="center", va="center", color=colour, fontsize=9)
+    named = "top-1" if unit == "pictures" else "right"
+    top1 = f", {named} {np.trace(matrix) / totals.sum():.2%}" if totals.sum() else ""
+    axes.set_title(f"{title}\n{totals.sum()} {unit}{top1}".strip(), fontsize=12, fontweight="bold")
     return _save(figure, out)
 
 

@@ -16,7 +16,8 @@ from foveate.cli import run_verb
 from foveate.errors import UserError
 from foveate.factory import create_model
 from foveate.run import RunFolder
-from foveate.verbs.predict import find_pictures, predict
+from foveate.verbs.picture_files import find_pictures
+from foveate.verbs.predict import predict
 
 SIDE = 16
 NAMES = ("apple", "pear [ripe]", "plum", "größe")
@@ -168,6 +169,9 @@ class TestMistakes:
             ({"batch_size": 0}, "batch size 0"),
             ({"csv": tmp_path / "no" / "out.csv"}, "found no folder"),
             ({"sheet": tmp_path / "no" / "out.png"}, "found no folder"),
+            ({"sheet": pictures[0]}, "found a folder"),
+            ({"threshold": 0.5, "flip": True, "tile": 64}, "found --threshold, --flip, --tile for a model that classifies"),
+            ({"out": tmp_path, "results": tmp_path / "r.json"}, "found --out, --results for a model that classifies"),
             ({"device": "abacus"}, "'abacus'"),
             ({"source": tmp_path / "no_run"}, "no_run: found no weights"),
         ):

@@ -41,6 +41,10 @@ class DenseAugmentation:
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise UserError(f"scale: found {self.scale[0]} to {self.scale[1]}, expected two factors above 0, the smaller one first")
+        if not 0 <= self.flip <= 1:
+            raise UserError(f"flip: found {self.flip}, expected a probability from 0 to 1")
+        if self.crop < 0 or self.color_jitter < 0:
+            raise UserError(f"found the crop {self.crop} and the color_jitter {self.color_jitter}, expected 0 or more")
 
 
 def whole_picture(image: Image.Image, recipe: WholePicture) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from foveate.data.pictures import StoredPictures, shortened, taken
+from foveate.data.pictures import StoredPictures, places_among, shortened, taken
 from foveate.data.reading import naming, open_picture
 from foveate.errors import UserError
 
@@ -54,6 +54,17 @@ class MaskSet(StoredPictures):
     def take(self, pictures: Sequence[int], split: str) -> "MaskSet":
         """Some of the pictures, as a set of another split."""
         return replace(self, files=taken(self.files, pictures), masks=taken(self.masks, pictures), split=split)
+
+    def with_classes(self, class_names: Sequence[str]) -> "MaskSet":
+        """The same masks, read as places in `class_names`, a model's order; `UserError` where a declared class is not among them.
+
+        A class that is not declared here gets a value that nothing uses.
+        """
+        places_among(class_names, self.class_names, [True] * len(self.class_names), self.split)
+        value = dict(zip(self.class_names, self.values, strict=True))
+        free = (number for number in range(256) if number not in {*self.values, *self.ignored})
+        values = tuple(value[name] if name in value else next(free) for name in class_names)
+        return replace(self, class_names=tuple(class_names), values=values)
 
     def declared(self) -> str:
         """The values that masks may have, in words."""

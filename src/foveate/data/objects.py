@@ -1,5 +1,6 @@
 """Pictures with objects on them: boxes, classes and outlines, in flat arrays that a million objects fit into."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from pycocotools import mask as run_lengths
 
 from foveate.data.outlines import Outlines, mask_areas, range_places, starts_of
-from foveate.data.pictures import StoredPictures, taken
+from foveate.data.pictures import StoredPictures, places_among, taken
 
 SMALLEST_SIDE = 1.0
 
@@ -137,6 +138,23 @@ class ObjectSet(StoredPictures):
             picture_ids=tuple(self.picture_ids[index] for index in pictures),
             sizes=self.sizes[chosen],
             objects=self.objects.take(chosen),
+        )
+
+    def with_classes(self, class_names: Sequence[str]) -> "ObjectSet":
+        """The same objects, labelled by the place of their class's name in `class_names`, a model's order.
+
+        A class that the annotations do not know gets a category number that they do not use. `UserError` where a class that has objects
+        here is not among the names.
+        """
+        counts = np.bincount(self.objects.labels, minlength=len(self.class_names))
+        new = np.array(places_among(class_names, self.class_names, (counts > 0).tolist(), self.split), dtype=np.int64)
+        number = dict(zip(self.class_names, self.category_ids, strict=True))
+        free = itertools.count(max(self.category_ids, default=0) + 1)
+        return replace(
+            self,
+            class_names=tuple(class_names),
+            category_ids=tuple(number[name] if name in number else next(free) for name in class_names),
+            objects=replace(self.objects, labels=new[self.objects.labels]),
         )
 
     def counts(self) -> tuple[int, ...]:

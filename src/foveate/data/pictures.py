@@ -82,14 +82,7 @@ class PictureSet(StoredPictures):
 
         `UserError` where a class that has pictures here is not among them.
         """
-        place = {name: label for label, name in enumerate(class_names)}
-        foreign = [name for name, count in zip(self.class_names, self.counts(), strict=True) if count and name not in place]
-        if foreign:
-            known = f"{len(class_names)} classes ({shortened(class_names)})"
-            raise UserError(
-                f"{self.split}: found classes {shortened(foreign)}, expected only the model's {known}: rename or remove their folders"
-            )
-        new = [place.get(name, -1) for name in self.class_names]
+        new = places_among(class_names, self.class_names, [count > 0 for count in self.counts()], self.split)
         return replace(self, labels=tuple(new[label] for label in self.labels), class_names=tuple(class_names))
 
 
@@ -129,6 +122,19 @@ class Splits(Generic[Pictures_co]):
 
 
 PictureSplits = Splits[PictureSet]
+
+
+def places_among(class_names: Sequence[str], own: Sequence[str], used: Sequence[bool], split: str) -> list[int]:
+    """The place of each of the `own` names among `class_names`, a model's; -1 for one that is not there.
+
+    `UserError` where such a one is `used`.
+    """
+    place = {name: label for label, name in enumerate(class_names)}
+    foreign = [name for name, needed in zip(own, used, strict=True) if needed and name not in place]
+    if foreign:
+        known = f"{len(class_names)} classes ({shortened(class_names)})"
+        raise UserError(f"{split}: found classes {shortened(foreign)}, expected only the model's {known}: rename or remove them")
+    return [place.get(name, -1) for name in own]
 
 
 def shortened(names: Sequence[str], most: int = 5) -> str:

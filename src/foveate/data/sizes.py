@@ -36,7 +36,7 @@ def wide_or_tall(pictures: StoredPictures) -> npt.NDArray[np.int64]:
 
 def median_side(pictures: StoredPictures) -> int:
     """The median shorter side in pixels over up to `SAMPLE` pictures spread over the set."""
-    return int(median(min(_size(pictures, index)) for index in range(0, len(pictures), max(1, len(pictures) // SAMPLE))))
+    return int(median(min(_size(pictures, index)) for index in range(0, len(pictures), -(-len(pictures) // SAMPLE))))
 
 
 def _size(pictures: StoredPictures, index: int) -> tuple[int, int]:

@@ -18,8 +18,8 @@ class Backbone(nn.Module):
     A network with maps at four or more strides gives the last map of each of its last four strides. One with fewer (a plain vision
     transformer, or T2T-ViT, whose depth works at stride 16) gives its last map, normed, from which `PlainPyramid` makes four.
 
-    Maps of networks without batch norm are layer-normed each, as the dense forms of Swin and ConvNeXt do (Liu et al. 2021, 2022): a
-    residual stream may have grown to any size where the classifier's own norm stood.
+    Maps of networks that norm by layers or groups anywhere are layer-normed each, as the dense forms of Swin and ConvNeXt do (Liu et al.
+    2021, 2022): between such norms a residual stream may have any size (a fresh FViT's third stage has a deviation of thousands).
 
     Args:
         network: one of ours or of timm, without classifier; whatever lies behind the last map used is cut off it.
@@ -29,7 +29,8 @@ class Backbone(nn.Module):
             batches of few pictures.
 
     Attributes:
-        channels, strides: of the maps.
+        channels, strides: of the maps; a stride is no whole number where a plain one does not divide by 4.
+        multiple: what H and W of the pictures must divide by.
 
     Raises `UserError` for a network that tells nothing of its maps.
     """
@@ -42,20 +43,20 @@ class Backbone(nn.Module):
         self.indices = [len(info) - 1] if self.plain else [last_of[stride] for stride in sorted(last_of)[-NUM_MAPS:]][finest:]
         self.frozen_statistics = frozen_statistics
         widths = [int(info[index]["num_chs"]) for index in self.indices]
-        strides = [int(info[index]["reduction"]) for index in self.indices]
-        batch_normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+        strides: list[float] = [int(info[index]["reduction"]) for index in self.indices]
+        normed_before_use = any(isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm) for module in network.modules())
         network.prune_intermediate_layers(self.indices, prune_norm=not self.plain, prune_head=True)  # type: ignore[operator]
         self.network = network
         if self.plain:
             self.neck: nn.Module = PlainPyramid(widths[0], finest)
             widths = [max(1, widths[0] // 4), widths[0] // 2, widths[0], widths[0]][finest:]
-            strides = [max(1, strides[0] // 4), max(1, strides[0] // 2), strides[0], 2 * strides[0]][finest:]
+            strides = [strides[0] / 4, strides[0] / 2, strides[0], 2 * strides[0]][finest:]
         else:
-            self.neck = nn.Identity() if batch_normed else MapNorms(widths)
-        self.channels, self.strides = tuple(widths), tuple(strides)
+            self.neck = MapNorms(widths) if normed_before_use else nn.Identity()
+        self.channels, self.strides, self.multiple = tuple(widths), tuple(strides), int(strides[-1])
 
     def forward(self, x_bchw: Tensor) -> list[Tensor]:
-        """The maps, finest first; H and W of the pictures divide by the last stride."""
+        """The maps, finest first; H and W of the pictures divide by `multiple`."""
         x_bchw = x_bchw.contiguous(memory_format=torch.channels_last)
         network: Any = self.network
         maps = network.forward_intermediates(

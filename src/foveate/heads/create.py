@@ -73,7 +73,8 @@ def _network(name: str, in_chans: int, options: dict[str, Any]) -> nn.Module:
         return create_model(name, num_classes=0, in_chans=in_chans, **options)
     for flexible in ANY_SIZE:
         try:
-            return create_model(name, num_classes=0, in_chans=in_chans, **flexible, **options)
+            return create_model(name, num_classes=0, in_chans=in_chans, **{**flexible, **options})
         except UserError:
             continue
+    create_model(name, num_classes=0, in_chans=in_chans, **options)  # says so where it is the options that do not fit
     raise UserError(f"model {name}: found a network for pictures of one size only, expected one that takes any; choose another backbone")

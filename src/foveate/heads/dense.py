@@ -40,6 +40,16 @@ class DenseModel(nn.Module):
         """What the loading of weights asks: the model's name, and the layers that depend on the number of classes."""
         return {"architecture": self.name, "classifier": self.class_layers}
 
+    @property
+    def token_order(self) -> str:
+        """That of the network (see `FViT`), which the loading of weights settles; absent where the network has none."""
+        order: str = self.network.token_order
+        return order
+
+    @token_order.setter
+    def token_order(self, order: str) -> None:
+        self.network.token_order = order
+
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that the network wants undecayed."""
         return {self.network_prefix + name for name in getattr(self.network, "no_weight_decay", set)()}

@@ -1,5 +1,6 @@
 """torchvision's detectors behind one face: ready pictures in, losses or objects out, classes counted from 0."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import LevelMapper
 
 from foveate.heads.dense import DenseModel
 
@@ -24,7 +27,7 @@ class Detector(DenseModel):
         super().__init__(name)
         self.net = net
         self.first_label = first_label
-        self.net.transform = ReadyPictures(self.backbone.strides[-1])
+        self.net.transform = ReadyPictures(self.backbone.multiple)
 
     def forward(self, images: Tensor, sizes: Tensor | None = None, targets: Sequence[dict[str, Tensor]] | None = None) -> Any:
         """Losses in training, objects in evaluation.
@@ -65,15 +68,43 @@ class ReadyPictures(GeneralizedRCNNTransform):
 
 
 class StridedAnchors(AnchorGenerator):
-    """Anchors at fixed strides. torchvision divides picture by map, which is off by some pixels where the coarsest maps were rounded up."""
+    """Anchors at fixed strides, in float32.
 
-    def __init__(self, sizes: Sequence[Sequence[float]], ratios: Sequence[float], strides: Sequence[int]) -> None:
+    torchvision divides picture by map, which is off by some pixels where the coarsest maps were rounded up, and gives anchors the type of
+    the maps: in bfloat16 they would lie up to 4 px beside their place from 1024 px on, and stay so.
+    """
+
+    def __init__(self, sizes: Sequence[Sequence[float]], ratios: Sequence[float], strides: Sequence[float]) -> None:
         super().__init__(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
         self.strides = tuple(strides)
 
     def grid_anchors(self, grid_sizes: list[list[int]], strides: list[list[Tensor]]) -> list[Tensor]:
-        fixed = [[torch.full_like(across, stride) for across in pair] for pair, stride in zip(strides, self.strides, strict=True)]
+        fixed = [
+            [torch.full_like(across, stride, dtype=torch.float32) for across in pair]
+            for pair, stride in zip(strides, self.strides, strict=True)
+        ]
         return super().grid_anchors(grid_sizes, fixed)
+
+    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
+        super().set_cell_anchors(torch.float32, device)
+
+
+class StridedRoIAlign(MultiScaleRoIAlign):
+    """Regions of interest cut out of maps of fixed strides.
+
+    torchvision guesses the strides from the first pictures it ever sees, wrongly where these are lower than one and a half strides or the
+    strides are no powers of two. A region of 224 x 224 pixels is on the map of stride 16, half as large ones on the next finer one.
+
+    Args:
+        strides: of the maps, finest first.
+        side: of the grid laid over each region.
+    """
+
+    def __init__(self, strides: Sequence[float], side: int) -> None:
+        super().__init__([str(level) for level in range(len(strides))], output_size=side, sampling_ratio=2)
+        self.scales = [1.0 / stride for stride in strides]
+        finest, coarsest = (round(math.log2(stride)) for stride in (strides[0], strides[-1]))
+        self.map_levels = LevelMapper(finest, coarsest, self.canonical_scale, self.canonical_level)
 
 
 def to_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:

@@ -1,11 +1,10 @@
 """Mask R-CNN (He et al. 2017) with a feature pyramid, on any backbone."""
 
 from torchvision.models.detection.mask_rcnn import MaskRCNN
-from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from foveate.heads.backbone import NUM_MAPS, Backbone
-from foveate.heads.detector import Detector, StridedAnchors, to_float32
+from foveate.heads.backbone import Backbone
+from foveate.heads.detector import Detector, StridedAnchors, StridedRoIAlign, to_float32
 from foveate.heads.pyramid import Pyramid
 
 RATIOS = (0.5, 1.0, 2.0)
@@ -18,13 +17,12 @@ def mask_rcnn(backbone: Backbone, name: str, num_classes: int) -> Detector:
     """
     pyramid = Pyramid(backbone, extra=LastLevelMaxPool())
     strides = (*backbone.strides, 2 * backbone.strides[-1])
-    levels = [str(level) for level in range(NUM_MAPS)]
     net = MaskRCNN(
         pyramid,
         num_classes + 1,
         rpn_anchor_generator=StridedAnchors([[8 * stride] for stride in strides], RATIOS, strides),
-        box_roi_pool=MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2),
-        mask_roi_pool=MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2),
+        box_roi_pool=StridedRoIAlign(backbone.strides, 7),
+        mask_roi_pool=StridedRoIAlign(backbone.strides, 14),
     )
     for layer in (net.rpn.head, net.roi_heads.box_predictor, net.roi_heads.mask_predictor):
         layer.register_forward_hook(to_float32)

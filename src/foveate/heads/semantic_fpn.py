@@ -31,8 +31,7 @@ class SemanticFPN(DenseModel):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, num_classes, H, W) of normalised pictures (B, C, H, W) of any size."""
-        strides = self.backbone.strides
-        x = pad_end(images, strides[-1])
+        x = pad_end(images, self.backbone.multiple)
         levels = self.pyramid(x).values()
         merged = self.merge([block(level) for block, level in zip(self.blocks, levels, strict=True)])
         logits = self.classifier(merged).float()

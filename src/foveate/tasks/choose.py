@@ -8,6 +8,7 @@ from foveate.card import ModelCard
 from foveate.data.masks import MaskSet
 from foveate.data.objects import ObjectSet
 from foveate.data.pictures import PictureSet, StoredPictures
+from foveate.errors import UserError
 from foveate.tasks.base import Task
 from foveate.tasks.classify import classification
 from foveate.tasks.dense_preparation import prepare_dense
@@ -20,6 +21,8 @@ from foveate.tasks.settings import TrainSettings
 def prepare(settings: TrainSettings, pictures: StoredPictures, version: str) -> Prepared:
     """The model of `settings` for these pictures' classes, and its card."""
     if isinstance(pictures, PictureSet):
+        if settings.head != "auto":
+            raise UserError(f"head: found {settings.head} for pictures of one class each, expected objects or masks; leave --head out")
         return prepare_model(settings, pictures, version)
     assert isinstance(pictures, ObjectSet | MaskSet)
     return prepare_dense(settings, pictures, version)

@@ -95,7 +95,11 @@ def augmentation(settings: TrainSettings) -> Augmentation:
 
 def balanced_class_weights(labels: Sequence[int], num_classes: int) -> Tensor:
     """Class weights (K,) inverse to the classes' frequencies, with mean 1 over the pictures; 0 for a class without pictures."""
-    counts = torch.bincount(torch.tensor(labels), minlength=num_classes).double()
-    present = counts > 0
-    weights = torch.where(present, len(labels) / (present.sum() * counts.clamp(min=1)), 0.0)
+    return inverse_frequencies(torch.bincount(torch.tensor(labels), minlength=num_classes))
+
+
+def inverse_frequencies(counts: Tensor) -> Tensor:
+    """(K,) float32 weights inverse to the `counts` (K,), with mean 1 over all that is counted; 0 where nothing is."""
+    present, counts = counts > 0, counts.double()
+    weights = torch.where(present, counts.sum() / (present.sum() * counts.clamp(min=1)), 0.0)
     return weights.float()

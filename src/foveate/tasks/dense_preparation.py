@@ -18,6 +18,10 @@ LARGEST_SHORT = {"detect": 800, "segment": 512}
 def prepare_dense(settings: TrainSettings, pictures: ObjectSet | MaskSet, version: str) -> Prepared:
     """The model of `settings` for these pictures' classes; `version` is the package's, written into the card."""
     task = "detect" if isinstance(pictures, ObjectSet) else "segment"
+    if settings.balanced_sampling:
+        raise UserError(f"balanced_sampling: found with the task {task!r}, expected pictures of one class each; leave it out")
+    if settings.class_weights != "none" and task == "detect":
+        raise UserError(f"class_weights: found {settings.class_weights} to detect objects, expected none; leave it out")
     head, notes = _head(settings, pictures, task)
     short = settings.img_size
     if short is None:
@@ -65,12 +69,12 @@ def prepare_dense(settings: TrainSettings, pictures: ObjectSet | MaskSet, versio
 
 def _head(settings: TrainSettings, pictures: ObjectSet | MaskSet, task: str) -> tuple[str, list[str]]:
     """The head to train, and why that one, where it was not named."""
+    if settings.head not in ("auto", *HEADS[task]):
+        raise UserError(f"head: found {settings.head} for the task {task!r}, expected {' or '.join(HEADS[task])}")
     outlined = isinstance(pictures, ObjectSet) and pictures.has_outlines
     if settings.head == "mask_rcnn" and not outlined:
         raise UserError("head: found mask_rcnn for objects without outlines, expected an outline of each; take --head retinanet")
     if settings.head != "auto":
-        if settings.head not in HEADS[task]:
-            raise UserError(f"head: found {settings.head} for the task {task!r}, expected {' or '.join(HEADS[task])}")
         return settings.head, []
     if task == "segment":
         return "semantic_fpn", []

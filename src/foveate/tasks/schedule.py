@@ -14,8 +14,8 @@ class Schedule:
     """Learning rate by progress p, the share of the training that is done, 0 to 1.
 
     `p < warmup`: a straight line from `start` to `peak`. From `1 - cooldown` on `floor`. Between, with q = p / (1 - cooldown), by `kind`:
-    "cosine" `floor + (peak - floor) (1 + cos(pi q)) / 2`, "poly" `floor + (peak - floor) (1 - q)^0.9`, "steps" `peak` times a tenth
-    for each of the `milestones` passed. The clock of these starts at zero together with the warm-up, as in the published trainings, so that
+    "cosine" `floor + (peak - floor) (1 + cos(pi q)) / 2`, "poly" `floor + (peak - floor) (1 - q)^0.9`, "steps" `peak` times a tenth for
+    each of the `milestones` passed. The clock of these starts at zero together with the warm-up, as in the published trainings, so that
     the rate steps down a little (by 1% for 20 of 300 epochs of the cosine) where the warm-up ends.
     """
 

@@ -1,21 +1,26 @@
 """Segmentation: a class for every pixel."""
 
+import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from foveate.card import ModelCard
-from foveate.data.dense_transforms import DenseAugmentation, MaskTransform
+from foveate.card import ModelCard, WholePicture
+from foveate.data.dense_transforms import DenseAugmentation, MaskTransform, whole_picture
 from foveate.data.examples import Examples, PicturesWithMasks
 from foveate.data.loader import equal_size_loader
 from foveate.data.masks import IGNORED, MaskSet
+from foveate.data.reading import upright_size
 from foveate.data.sizes import input_sizes
 from foveate.tasks.base import Batch, Forward
-from foveate.tasks.pixels import PixelResults, gather_pixels, score_pixels
+from foveate.tasks.classify import inverse_frequencies
+from foveate.tasks.pixels import PixelResults, class_map, gather_pixels, score_pixels
 from foveate.tasks.settings import TrainSettings
 
 
@@ -52,6 +57,16 @@ class Segmentation:
         return gather_pixels(fabric, mine, len(self.held_out))
 
 
+@torch.inference_mode()
+def classes_on(forward: Forward, pictures: MaskSet, index: int, *, recipe: WholePicture, device: torch.device) -> npt.NDArray[np.uint8]:
+    """(H, W) the model's class of every pixel of a picture, at the picture's own size."""
+    with pictures.open(index) as image:
+        width, height = upright_size(image)
+        logits = forward(whole_picture(image, recipe)[None].to(device))[0]
+    classes: npt.NDArray[np.uint8] = class_map(logits, (height, width)).cpu().numpy()
+    return classes
+
+
 def segmentation(fabric: Fabric, settings: TrainSettings, card: ModelCard, train_set: MaskSet, held_out: MaskSet) -> Segmentation:
     """The task of `settings` on these pictures."""
     recipe = card.whole_picture
@@ -66,4 +81,18 @@ def segmentation(fabric: Fabric, settings: TrainSettings, card: ModelCard, train
         fabric.world_size,
         settings.num_workers,
     )
-    return Segmentation(PicturesWithMasks(train_set, MaskTransform(recipe, augmentation)), evaluation, held_out)
+    weights = balanced_pixel_weights(train_set).to(fabric.device) if settings.class_weights == "balanced" else None
+    return Segmentation(PicturesWithMasks(train_set, MaskTransform(recipe, augmentation)), evaluation, held_out, weights)
+
+
+def balanced_pixel_weights(masks: MaskSet) -> Tensor:
+    """Class weights (K,) inverse to the classes' shares of the pixels, with mean 1 over these; 0 for a class without pixels. Reads every
+    mask.
+    """
+
+    def counted(index: int) -> npt.NDArray[np.int64]:
+        return np.bincount(masks.mask(index).ravel(), minlength=IGNORED + 1)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        total = sum(threads.map(counted, range(len(masks))), np.zeros(IGNORED + 1, dtype=np.int64))
+    return inverse_frequencies(torch.from_numpy(total[: len(masks.class_names)]))

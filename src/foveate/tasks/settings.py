@@ -82,7 +82,7 @@ class TrainSettings:
         cutmix: alpha of CutMix's Beta distribution; 0 is off.
         mixup_switch: probability of CutMix where both are on.
         smoothing: label smoothing, 0 to 1.
-        class_weights: "balanced" weighs each class in the loss by the inverse of its frequency (mean 1 over the pictures).
+        class_weights: "balanced" weighs each class in the loss by the inverse of its frequency (mean 1 over pictures, or over pixels).
         balanced_sampling: draw every class equally often.
         crop: "resized" cuts a random part and resizes it, as published; "pad", for small pictures, shifts the whole one by some pixels.
         scale_low: to detect and segment, the smallest random factor on the picture's size.

@@ -2,19 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from foveate.card import ModelCard
+from foveate.data.masks import MaskSet
+from foveate.data.objects import ObjectSet
 from foveate.data.pictures import PictureSet, StoredPictures
 from foveate.data.reading import read_thumbnail
 from foveate.layers.gabor import LearnableGaborFilter
 from foveate.plots import confusion_matrix, contact_sheet, gabor_sheet, gabor_titles, learning_curves
 from foveate.run import RunFolder
-from foveate.tasks.base import Results
+from foveate.tasks.base import Forward, Results
+from foveate.tasks.detections import DetectionResults
+from foveate.tasks.pixels import PixelResults
 from foveate.tasks.results import PictureResults
+from foveate.tasks.segment import classes_on
+from foveate.verbs.dense_drawings import draw_found, draw_segmented
 
 EXAMPLES = 24
 WRONG_EXAMPLES = 8
@@ -63,11 +71,17 @@ def draw_training(
         gabor_sheet(before.kernels, after.kernels, titles, run.filters, title=title)
 
 
-def draw_results(run: RunFolder, title: str, pictures: StoredPictures, results: Results) -> None:
-    """What the trained model says to held-out pictures, each kind of results in its own way."""
+def draw_results(
+    run: RunFolder, title: str, pictures: StoredPictures, results: Results, card: ModelCard, forward: Forward, device: torch.device
+) -> None:
+    """What the trained model, `forward` in evaluation mode on `device`, says to held-out pictures, each kind of results in its own way."""
     if isinstance(pictures, PictureSet) and isinstance(results, PictureResults):
         confusion_matrix(results.confusion(len(pictures.class_names)).numpy(), pictures.class_names, run.confusion, title=title)
         _draw_examples(run, title, pictures, results)
+    elif isinstance(pictures, ObjectSet) and isinstance(results, DetectionResults):
+        draw_found(run, title, pictures, results)
+    elif isinstance(pictures, MaskSet) and isinstance(results, PixelResults):
+        draw_segmented(run, title, pictures, results, partial(classes_on, forward, pictures, recipe=card.whole_picture, device=device))
 
 
 def _draw_examples(run: RunFolder, model: str, pictures: PictureSet, results: PictureResults) -> None:

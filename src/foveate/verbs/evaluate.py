@@ -1,4 +1,4 @@
-"""`foveate evaluate`: how good a trained model is on pictures, exactly, and class by class."""
+"""`foveate evaluate`: how good a trained model is on pictures, exactly, and class by class; here of models that classify."""
 
 import json
 import time
@@ -13,16 +13,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from foveate.card import ModelCard
-from foveate.data.folders import open_pictures
 from foveate.data.loader import evaluation_loader
-from foveate.data.pictures import PictureSet, shortened
+from foveate.data.opening import open_data
+from foveate.data.pictures import PictureSet, StoredPictures, shortened
 from foveate.data.transforms import evaluation_transform
 from foveate.errors import UserError
-from foveate.opening import open_model
+from foveate.opening import open_model, read_card
 from foveate.run import RunFolder
 from foveate.tasks.devices import Devices, launch
 from foveate.tasks.results import gather_results, score_pictures
 from foveate.tasks.settings import Accelerator, Precision
+from foveate.verbs.dense_evaluation import DenseEvaluation, DenseOptions, measure, refuse_misplaced
 
 Split = Literal["auto", "train", "val", "test"]
 
@@ -100,7 +101,7 @@ def evaluate(
     source: Path,
     data: str,
     split: Split = "auto",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     devices: int = 1,
     precision: Precision = "auto",
     accelerator: Accelerator = "auto",
@@ -108,8 +109,14 @@ def evaluate(
     val_fraction: float | None = None,
     seed: int | None = None,
     num_workers: int | None = None,
-) -> Evaluation:
-    """Measure a trained model on pictures: top-1, top-5, loss, precision and recall per class, confusion matrix.
+    results: Path | None = None,
+    flip: bool = False,
+    tile: int = 0,
+) -> Evaluation | DenseEvaluation:
+    """Measure a trained model on pictures, by what it was trained for.
+
+    To classify: top-1, top-5, loss, precision and recall per class, confusion matrix. To detect: COCO's AP of boxes and outlines, by size
+    and class. To segment: mean IoU, pixel accuracy, IoU per class, at the size of the masks as stored.
 
     Preprocessing and class names are those in the weight file; every picture is seen exactly once, on any number of devices.
 
@@ -117,7 +124,7 @@ def evaluate(
         source: run folder, or weight file of this project.
         data: folder of pictures, or "digits".
         split: which part of the data; "auto": test where there is one, otherwise val.
-        batch_size: pictures per process and step.
+        batch_size: pictures per process and step; None: 64 to classify, 4 (of equal size) to detect and segment.
         devices: processes (devices) that share the work.
         precision: number format; "auto": bf16 on CUDA devices that have it, otherwise fp32.
         accelerator: kind of device.
@@ -126,20 +133,31 @@ def evaluate(
             0.2 for a weight file.
         seed: which share is held out; None: as the run was trained, or 0 for a weight file.
         num_workers: processes that read pictures, per device; None chooses.
+        results: detection: file to write the results to, in COCO's form as pycocotools reads it; outlines go into NAME-masks.json.
+        flip: segmentation: average the probabilities with those of the mirrored picture.
+        tile: segmentation: side in pixels of the overlapping windows that larger pictures are cut into; 0: whole pictures.
 
     Raises:
-        UserError: where classes of the data are unknown to the model, or the split is absent.
+        UserError: where classes of the data are unknown to the model, the data is of another task, or the split is absent.
     """
     chosen = Devices(accelerator, devices, precision=precision)
+    task: Any = read_card(source).task
+    refuse_misplaced(task, {"results": (results is not None, "detect"), "flip": (flip, "segment"), "tile": (tile > 0, "segment")})
     kept = RunFolder(source).read_recipe() if RunFolder(source).recipe.is_file() else {}
     fraction = kept.get("val_fraction", 0.2) if val_fraction is None else val_fraction
-    splits = open_pictures(data, val_fraction=fraction, list_file=list_file, seed=kept.get("seed", 0) if seed is None else seed)
+    held_out = kept.get("seed", 0) if seed is None else seed
+    splits = open_data(data, task=task, val_fraction=fraction, list_file=list_file, seed=held_out)
     pictures = _pictures(splits.present(), split, data)
-    values = launch(chosen, _evaluate, source, pictures, batch_size, num_workers)
-    return Evaluation(source=str(source), data=data, split=pictures.split, notes=splits.notes, **values)
+    about: dict[str, Any] = {"source": str(source), "data": data, "split": pictures.split}
+    if isinstance(pictures, PictureSet):
+        values = launch(chosen, _evaluate, source, pictures, batch_size or 64, num_workers)
+        return Evaluation(**about, notes=splits.notes, **values)
+    options = DenseOptions(batch_size or 4, num_workers, flip, tile, results)
+    values = launch(chosen, measure, source, pictures, options)
+    return DenseEvaluation(**about, task=task, notes=(*splits.notes, *values.pop("more_notes")), **values)
 
 
-def _pictures(present: Mapping[str, PictureSet], split: Split, data: str) -> PictureSet:
+def _pictures(present: Mapping[str, StoredPictures], split: Split, data: str) -> StoredPictures:
     """The chosen split; `UserError` where it is absent."""
     wanted = ("test", "val") if split == "auto" else (split,)
     found = next((present[name] for name in wanted if name in present), None)

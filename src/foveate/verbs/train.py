@@ -153,7 +153,8 @@ def _train(fabric: Fabric, settings: TrainSettings) -> dict[str, Any]:
         with report:
             training.run(task, loader)
 
-        results = task.results(fabric, training.forward(averaged=True))
+        forward = training.forward(averaged=True)
+        results = task.results(fabric, forward)
         figures, rows = results.figures(), training.position.rows
         if training.average is not None:
             figures |= {f"last_{name}": rows[-1][f"val_{name}"] for name in results.figures()}
@@ -161,7 +162,7 @@ def _train(fabric: Fabric, settings: TrainSettings) -> dict[str, Any]:
             run.write_model(training.shipped(), replace(prepared.card, results=figures))
             title = " on ".join(filter(None, (prepared.card.head, settings.model)))
             draw_training(run, title, rows, filters, gabor_filters(training.shipped()))
-            draw_results(run, title, held_out, results)
+            draw_results(run, title, held_out, results, prepared.card, forward, fabric.device)
         fabric.barrier()
         return {
             "run": str(run.path),
@@ -223,7 +224,7 @@ def _resolved(fabric: Fabric, settings: TrainSettings, prepared: Prepared, strea
     named = " on ".join(filter(None, (prepared.card.head, settings.model)))
     return {
         "model": f"{named}, {count_parameters(prepared.model):,} parameters",
-        "input": _input(settings, prepared.card.preprocessing),
+        "input": _input(settings, prepared.card.task, prepared.card.preprocessing),
         "learning rate": f"{rate:.4g} = {settings.lr:g} per {settings.lr_reference_batch or stream.global_batch} pictures",
         "batch": f"{stream.global_batch} = {settings.batch_size} x {settings.accumulate} accumulated x {fabric.world_size} processes",
         "steps": f"{stream.total_steps} in {settings.total_epochs} epochs of {stream.steps_per_epoch}{limit}",
@@ -232,12 +233,13 @@ def _resolved(fabric: Fabric, settings: TrainSettings, prepared: Prepared, strea
     }
 
 
-def _input(settings: TrainSettings, recipe: Preprocessing | WholePicture) -> str:
+def _input(settings: TrainSettings, task: str, recipe: Preprocessing | WholePicture) -> str:
     """What the model is fed with, in words."""
     if isinstance(recipe, Preprocessing):
         return f"{recipe.size[0]} x {recipe.size[1]} px, {recipe.channels} channels; to evaluate: {recipe.resize} px, centre cut"
+    cut = f", cut to {settings.crop_size or recipe.short} px" if task == "segment" else ""
     varied = f", times {settings.scale_low:g} to {settings.scale_high:g}" if settings.scale_low < settings.scale_high else ""
-    return f"whole pictures, short side {recipe.short} px, long at most {recipe.long} px{varied}, {recipe.channels} channels"
+    return f"whole pictures, short side {recipe.short} px, long at most {recipe.long} px{varied}{cut}, {recipe.channels} channels"
 
 
 def _warmup_note(settings: TrainSettings) -> list[str]:

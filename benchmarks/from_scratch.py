@@ -5,7 +5,8 @@
 Method: every model gets the same pictures in the same order, the same augmentation, the same number of epochs and the same options; what
 one model needs on top (`--extra`) stands in its command. Each is trained by `foveate train` in a process of its own, then measured by
 `foveate evaluate` on the test split, or on the val split where there is no test. The file holds the commands, the hardware, the versions,
-minutes, figures and learning curves; pictures per second are the median over the epochs. A model that the day's file holds is not
+minutes, figures and learning curves; pictures per second are the median over the epochs. Detection and segmentation go the same way; for
+equal minutes in place of equal epochs give `--max-minutes`. A model that the day's file holds, or whose run folder is finished, is not
 trained again.
 """
 
@@ -19,25 +20,34 @@ from typing import Any
 
 from record import foveate, head, result_file, write
 
+from foveate.counting import count_parameters
+from foveate.opening import open_model
+from foveate.run import RunFolder
+
 
 def run_one(model: str, data: str, out: Path, options: list[str]) -> dict[str, Any]:
-    """Train and evaluate one model; its commands and figures."""
+    """Train one model, unless its run folder is finished, and evaluate it; its commands and figures."""
     command = ["train", data, "--model", model, "--out", str(out), *options]
-    trained = foveate(*command)
+    run = RunFolder(out)
+    if not run.weights.exists():
+        foveate(*command)
     measured = foveate("evaluate", str(out), data)
-    with (out / "metrics.csv").open() as file:
+    network, card = open_model(out)
+    with run.metrics.open() as file:
         curve = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     shown = [Path(data).name if part == data else "RUN" if part == str(out) else part for part in command]
-    return {
+    record = {
         "model": model,
         "command": " ".join(["foveate", *shown]),
-        "parameters": trained["parameters"],
-        "minutes": round(trained["minutes"], 2),
+        "parameters": count_parameters(network),
+        "minutes": round(curve[-1]["minutes"], 2),
+        "steps": int(curve[-1]["step"]),
         "training_pictures_per_second": round(median(row["images_per_second"] for row in curve), 1),
         "held_out": {"split": measured["split"], "pictures": measured["pictures"], **measured["figures"]},
-        "validation": {"pictures": trained["pictures"], **trained["figures"]},
+        "validation": card.results,
         "curve": curve,
     }
+    return record if card.task == "classify" else {**record, "head": card.head, "classes": measured["classes"]}
 
 
 def main() -> None:

@@ -36,10 +36,68 @@ def from_scratch_table(record: dict[str, Any]) -> str:
         held_out = run["held_out"]
         figures = f"{run['parameters']:,}", f"{held_out['top1']:.1%}", f"{held_out['loss']:.3f}", f"{run['minutes']:.1f}"
         rows.append([run["model"], *figures, f"{run['training_pictures_per_second']:.0f}"])
+    return table(rows) + "\n" + _origin(record)
+
+
+def dense_table(record: dict[str, Any]) -> str:
+    """`from_scratch_table` for detection and segmentation."""
+    names = ("box_ap", "box_ap50", "box_ap75", "mask_ap", "miou", "pixel_accuracy")
+    spoken = ("box AP", "box AP50", "box AP75", "mask AP", "mIoU", "pixel accuracy")
     held_out = record["runs"][0]["held_out"]
-    text = f"{held_out['pictures']} pictures held out ({held_out['split']}); {record['hardware']}, torch {record['versions']['torch']}, "
-    text += f"{record['date']}; one run each. Commands:\n\n"
-    return table(rows) + "\n" + text + "".join(f"    {run['command']}\n" for run in record["runs"])
+    shown = [(name, words) for name, words in zip(names, spoken, strict=True) if name in held_out]
+    rows = [["model", "parameters", *(words for _, words in shown), "training minutes", "steps", "pictures/s"]]
+    for run in record["runs"]:
+        figures = [f"{run['held_out'][name]:.1%}" for name, _ in shown]
+        speed = f"{run['minutes']:.1f}", f"{run['steps']:,}", f"{run['training_pictures_per_second']:.1f}"
+        rows.append([f"{run['head']} on {run['model']}", f"{run['parameters']:,}", *figures, *speed])
+    figure = "box_ap" if "box_ap" in held_out else "iou"
+    classes = [["class", *(run["model"] for run in record["runs"])]]
+    for place, row in enumerate(record["runs"][0]["classes"]):
+        values = (run["classes"][place][figure] for run in record["runs"])
+        classes.append([row["class"], *("-" if value is None else f"{value:.1%}" for value in values)])
+    what = "box AP" if figure == "box_ap" else "IoU"
+    return f"{table(rows)}\n{what} by class:\n\n{table(classes)}\n" + _origin(record)
+
+
+def step_table(record: dict[str, Any]) -> str:
+    """The training steps of `dense_cost.py`."""
+    rows = [["backbone", "seconds per step", "smallest to largest", "peak memory MiB"]]
+    for row in record["rows"]:
+        spread = " to ".join(f"{second:.2f}" for second in row["seconds_range"])
+        rows.append([row["model"], f"{row['seconds']:.2f}", spread, f"{row['peak_mib']:,}"])
+    first = record["rows"][0]
+    return table(rows) + f"\nOne picture of {first['height']} x {first['width']}; {_machine(record)}.\n"
+
+
+def growth_table(record: dict[str, Any]) -> str:
+    """Time and memory by the side of the picture, of `dense_cost.py`."""
+    models = list(dict.fromkeys(row["model"] for row in record["rows"]))
+    found = {(row["model"], row["side"]): row for row in record["rows"]}
+    rows = [["side px", *(f"{model} {unit}" for model in models for unit in ("s", "MiB"))]]
+    for side in dict.fromkeys(row["side"] for row in record["rows"]):
+        pairs = [found.get((model, side)) for model in models]
+        cells = [cell for row in pairs for cell in ((f"{row['seconds']:.3f}", f"{row['peak_mib']:,}") if row else ("-", "-"))]
+        rows.append([str(side), *cells])
+    return table(rows) + f"\n{_machine(record)}.\n"
+
+
+def _machine(record: dict[str, Any]) -> str:
+    return f"{record['hardware']}, torch {record['versions']['torch']}, {record['date']}"
+
+
+def _origin(record: dict[str, Any]) -> str:
+    """Where figures of trainings come from, with their commands."""
+    held_out = record["runs"][0]["held_out"]
+    text = f"{held_out['pictures']} pictures held out ({held_out['split']}); {_machine(record)}; one run each. Commands:\n\n"
+    return text + "".join(f"    {run['command']}\n" for run in record["runs"])
+
+
+def written(record: dict[str, Any]) -> str:
+    """The table of any result file."""
+    tables = {"foveate demo": demo_table, "benchmarks/dense_cost.py step": step_table, "benchmarks/dense_cost.py growth": growth_table}
+    if record["method"] in tables:
+        return tables[record["method"]](record)
+    return dense_table(record) if "head" in record["runs"][0] else from_scratch_table(record)
 
 
 def filled(page: str) -> str:
@@ -48,8 +106,7 @@ def filled(page: str) -> str:
     for place, part in enumerate(parts[1:], start=1):
         name, _, rest = part.partition(" -->\n")
         record = json.loads((RESULTS / name).read_text())
-        text = demo_table(record) if record["method"] == "foveate demo" else from_scratch_table(record)
-        parts[place] = f"{name} -->\n\n{text}\n{rest[rest.index(END) :]}"
+        parts[place] = f"{name} -->\n\n{written(record)}\n{rest[rest.index(END) :]}"
     return "<!-- from ".join(parts)
 
 

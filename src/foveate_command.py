@@ -7,9 +7,9 @@ import sys
 from importlib.metadata import version
 
 VERBS = {
-    "train": "train a model on pictures, from scratch or from weights",
-    "evaluate": "accuracy, per-class table and confusion matrix of a trained model",
-    "predict": "name what is on pictures, with probabilities",
+    "train": "train a model to classify, detect or segment, from scratch or from weights",
+    "evaluate": "how good a trained model is, exactly: accuracy, AP or mean IoU, class by class",
+    "predict": "say what is on pictures: classes, objects with boxes and masks, or a class per pixel",
     "models": "the table of models: parameters, MACs, published accuracy",
     "convert": "the authors' and Paddle's weight files into ours, and back",
     "doctor": "look a data set over before training on it",

@@ -247,3 +247,11 @@ def test_a_picture_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypa
     with pytest.raises(UserError, match="no space left"):
         plots.contact_sheet([Image.new("L", (8, 8))], ["new"], None, out)
     assert out.read_bytes() == old and list(tmp_path.iterdir()) == [out]
+
+
+def test_growth_draws_every_model_and_leaves_a_picture(tmp_path):
+    rows = [{"model": m, "side": s, "seconds": s**p / 1e6, "peak_mib": s} for m, p in (("a", 2), ("b", 3)) for s in (224, 448)]
+    out = plots.growth(rows, tmp_path / "growth.png")
+    with Image.open(out) as one, Image.open(plots.growth(rows[:2], tmp_path / "one.png")) as other:
+        assert one.size == other.size
+        assert np.asarray(one).tobytes() != np.asarray(other).tobytes(), "the second model is drawn"

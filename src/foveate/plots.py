@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -250,6 +251,36 @@ def _judge(draw: ImageDraw.ImageDraw, corner: tuple[int, int], side: int, wrong:
         (corner[0] - margin, corner[1] - margin, corner[0] + side + margin - 1, corner[1] + side + margin - 1), None, colour, width
     )
     draw.text((corner[0], corner[1] + side + 8), "✗ wrong" if wrong else "✓ right", font=font(14, bold=True), fill=colour)
+
+
+def growth(rows: Sequence[Mapping[str, Any]], out: Path, *, title: str = "time and memory by the size of the picture") -> Path:
+    """How models grow with the picture: seconds on the left, peak memory on the right, against the pixels, both axes logarithmic.
+
+    A thin grey line through each model's first point shows what growth in step with the pixels would be.
+
+    Args:
+        rows: `model`, `side` in pixels of the square picture, `seconds`, `peak_mib`.
+        out: the PNG.
+        title: over the picture.
+    """
+    figure = _figure(11, 4.6)
+    figure.suptitle(title, fontsize=13, fontweight="bold")
+    for axes, name, label in zip(figure.subplots(1, 2), ("seconds", "peak_mib"), ("seconds", "peak memory, MiB"), strict=True):
+        lines = cycle([(*line, marker) for marker in MARKERS for line in (TRAIN_LINE, *MEASURED_LINES)])
+        for model in dict.fromkeys(row["model"] for row in rows):
+            points = sorted((row["side"], row[name]) for row in rows if row["model"] == model)
+            sides, values = np.array(points, dtype=float).T
+            colour, style, marker = next(lines)
+            axes.loglog(sides**2, values, color=colour, linestyle=style, marker=marker, markersize=4, label=model)
+            axes.loglog(sides**2, values[0] * (sides / sides[0]) ** 2, color=GREY, linewidth=0.7, zorder=0)
+        sides = sorted({row["side"] for row in rows})
+        axes.set_xticks([side**2 for side in sides], [f"{side}" for side in sides])
+        axes.minorticks_off()
+        axes.set_xlabel("side of the square picture, pixels")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=9)
+    return _save(figure, out)
 
 
 def gabor_titles(wavelengths: tuple[Sequence[float], Sequence[float]], orientations: tuple[Sequence[float], Sequence[float]]) -> list[str]:

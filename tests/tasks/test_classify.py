@@ -13,7 +13,7 @@ def batch_of(size, classes=4):
 
 
 def test_parts_are_the_batch_in_order_and_channels_last():
-    task = Classification(Mixing(4), None, [], 0)
+    task = Classification(Mixing(4), None, [], 0, None)
     batch = batch_of(8)
     parts = task.parts(batch, 4, np.random.default_rng(0))
     assert [len(part["image"]) for part in parts] == [2, 2, 2, 2]
@@ -26,15 +26,15 @@ def test_loss_is_the_weighted_cross_entropy():
     weights = torch.tensor([1.0, 2.0, 0.5, 1.0])
     batch = batch_of(8)
     logits = torch.randn(8, 4)
-    [part] = Classification(Mixing(4), weights, [], 0).parts(batch, 1, np.random.default_rng(0))
-    loss = Classification(Mixing(4), weights, [], 0).loss(lambda images: logits, part)
+    [part] = Classification(Mixing(4), weights, [], 0, None).parts(batch, 1, np.random.default_rng(0))
+    loss = Classification(Mixing(4), weights, [], 0, None).loss(lambda images: logits, part)
     each = F.cross_entropy(logits, batch["label"], reduction="none") * weights[batch["label"]]
     assert loss.item() == pytest.approx(each.mean().item(), rel=1e-6)
 
 
 def test_smoothed_loss_equals_torchs():
     batch, logits = batch_of(8), torch.randn(8, 4)
-    task = Classification(Mixing(4, smoothing=0.1), None, [], 0)
+    task = Classification(Mixing(4, smoothing=0.1), None, [], 0, None)
     [part] = task.parts(batch, 1, np.random.default_rng(0))
     expected = F.cross_entropy(logits, batch["label"], label_smoothing=0.1)
     assert task.loss(lambda images: logits, part).item() == pytest.approx(expected.item(), rel=1e-6)

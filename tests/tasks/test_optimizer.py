@@ -8,6 +8,7 @@ from torch import nn
 
 from foveate.errors import UserError
 from foveate.factory import create_model
+from foveate.heads.create import create_dense
 from foveate.layers.gabor import LearnableGaborFilter
 from foveate.tasks.optimizer import classifier, freeze_backbone, make_optimizer, parameter_groups, set_learning_rate, training_mode
 from foveate.tasks.settings import TrainSettings
@@ -95,3 +96,15 @@ def test_model_without_classifier_or_layers_is_refused(t2t):
         bare.head = nn.Linear(2, 2)
         bare.get_classifier = lambda: bare.head
         parameter_groups(bare, replace(SETTINGS, layer_decay=0.9))
+
+
+def test_a_detectors_head_learns_at_the_full_rate_and_its_network_as_below_a_classifier():
+    chosen = replace(SETTINGS, layer_decay=0.5, backbone_lr_scale=0.1)
+    model = create_dense("resnet10t", "retinanet", 3)[0]
+    dense, plain = placed(model, chosen), placed(timm.create_model("resnet10t", num_classes=3), chosen)
+    inside = {name.removeprefix(model.network_prefix): group for name, group in dense.items() if name.startswith(model.network_prefix)}
+    assert set(plain) - set(inside) == {"fc.weight", "fc.bias"}
+    assert len({inside[name]["lr_scale"] for name in inside}) > 4
+    assert {name: inside[name]["lr_scale"] for name in inside} == {name: plain[name]["lr_scale"] for name in inside}
+    assert {group["lr_scale"] for name, group in dense.items() if not name.startswith(model.network_prefix)} == {1.0}
+    assert {inside[name]["weight_decay"] == plain[name]["weight_decay"] for name in inside} == {True}

@@ -47,3 +47,36 @@ def test_clock_overtakes_steps():
     assert progress(10, 100, minutes=3.0, max_minutes=6.0) == 0.5
     assert progress(60, 100, minutes=3.0, max_minutes=6.0) == 0.6
     assert progress(10, 100, minutes=7.0, max_minutes=6.0) == 1.0
+
+
+def test_poly_is_a_power_of_what_is_left() -> None:
+    settings = replace(PAPER, epochs=100, cooldown_epochs=0, warmup_epochs=0, schedule="poly", min_lr=0.0)
+    schedule = make_schedule(settings, 512)
+    assert schedule.learning_rate(0) == 1e-3
+    for share in (0.1, 0.5, 0.999):
+        assert schedule.learning_rate(share) == pytest.approx(1e-3 * (1 - share) ** 0.9)
+    assert schedule.learning_rate(1) == 0
+    with_ends = make_schedule(replace(settings, cooldown_epochs=25, min_lr=1e-4, warmup_epochs=10), 512)
+    assert with_ends.learning_rate(0.4) == pytest.approx(1e-4 + 9e-4 * 0.5**0.9), "40 of the 80% before the cool-down"
+    assert with_ends.learning_rate(0.8) == with_ends.learning_rate(0.9) == 1e-4
+    assert with_ends.learning_rate(0.04) == pytest.approx((1e-7 + 1e-3) / 2), "half of the warm-up"
+
+
+@given(per_epoch=st.integers(1, 5000), epochs=st.integers(12, 40))
+def test_steps_fall_to_a_tenth_at_the_first_update_after_each_epoch_named(per_epoch: int, epochs: int) -> None:
+    schedule = make_schedule(replace(PAPER, epochs=epochs, cooldown_epochs=0, warmup_epochs=0, schedule="steps", step_epochs=[8, 11]), 512)
+    total = epochs * per_epoch
+
+    def rate(step: int) -> float:
+        return schedule.learning_rate(progress(step, total, 0.0, 0.0))
+
+    assert rate(0) == rate(8 * per_epoch - 1) == 1e-3
+    assert rate(8 * per_epoch) == rate(11 * per_epoch - 1) == pytest.approx(1e-4)
+    assert rate(11 * per_epoch) == rate(total) == pytest.approx(1e-5)
+
+
+def test_steps_have_a_warmup_like_the_others() -> None:
+    settings = replace(PAPER, epochs=12, cooldown_epochs=0, warmup_epochs=1.2, schedule="steps", step_epochs=[8, 11])
+    schedule = make_schedule(settings, 512)
+    assert schedule.learning_rate(0.05) == pytest.approx((1e-7 + 1e-3) / 2)
+    assert schedule.learning_rate(0.1) == 1e-3

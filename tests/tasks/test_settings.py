@@ -34,6 +34,15 @@ def test_unknown_setting_is_named():
         ({"ema_decay": 1.0}, "ema_decay: found 1.0"),
         ({"img_size": 8}, "img_size: found 8, expected 16"),
         ({"strategy": "fsdp", "ema_decay": 0.9}, "fsdp"),
+        ({"steps": -1}, "steps: found -1, expected 0 or more"),
+        ({"crop_size": 15}, "crop_size: found 15, expected 16 pixels or more"),
+        ({"max_size": 8}, "max_size: found 8, expected 16 pixels or more"),
+        ({"scale_low": 0.0}, "scale_low: found 0.0, expected a factor above 0"),
+        ({"scale_low": 1.2}, "scale_low: found 1.2 above scale_high 1.0, expected the smaller factor first"),
+        ({"scale_low": 2.0, "scale_high": 0.5}, "scale_low: found 2.0 above scale_high 0.5"),
+        ({"schedule": "steps"}, r"step_epochs: found \[\] for the schedule 'steps'"),
+        ({"step_epochs": [8]}, r"step_epochs: found \[8\] for the schedule 'cosine'"),
+        ({"schedule": "poly", "step_epochs": [8]}, r"step_epochs: found \[8\] for the schedule 'poly'"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(change, expected):

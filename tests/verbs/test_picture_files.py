@@ -1,6 +1,5 @@
 """Every picture is read once and in order, and what is made of it gets a name of its own."""
 
-import os
 import threading
 from pathlib import Path
 
@@ -60,7 +59,11 @@ class TestResultFolder:
     def test_holds_whole_pictures_and_nothing_else(self, tmp_path):
         folder = ResultFolder.make(tmp_path / "new" / "out", [tmp_path / "a.png", tmp_path / "b.jpg"])
         written = [folder.save(place, "objects", Image.new("RGB", (5, 4))) for place in (0, 1)]
-        assert [Path(path).name for path in written] == ["a_objects.png", "b_objects.png"] == sorted(os.listdir(folder.path))
+        assert (
+            [Path(path).name for path in written]
+            == ["a_objects.png", "b_objects.png"]
+            == sorted(path.name for path in folder.path.iterdir())
+        )
         with Image.open(written[0]) as picture:
             assert picture.format == "PNG" and picture.size == (5, 4)
 
@@ -69,4 +72,4 @@ class TestResultFolder:
         for path, complaint in ((tmp_path, r"found pictures to be looked at in it \(a.png\)"), (tmp_path / "file", "cannot be made")):
             with pytest.raises(UserError, match=complaint):
                 ResultFolder.make(path, [tmp_path / "a.png"])
-        assert os.listdir(tmp_path) == ["file"]
+        assert list(tmp_path.iterdir()) == [tmp_path / "file"]

@@ -100,10 +100,12 @@ def test_every_pixel_of_the_upright_picture_has_its_class(use, truth, tmp_path, 
     np.testing.assert_allclose([seen.share for seen in one.classes], np.bincount(truth.ravel()) / truth.size)
     assert [Path(path).name for path in one.written] == ["a_classes.png", "a_colours.png", "a_overlay.png"]
     assert sorted(Path(path).name for path in (tmp_path / "out").iterdir()) == ["a_classes.png", "a_colours.png", "a_overlay.png"]
-    numbers, colours, overlay = (Image.open(path) for path in one.written)
-    assert numbers.mode == "L" and np.array_equal(np.asarray(numbers), truth)
-    assert np.array_equal(np.asarray(colours.convert("RGB")), class_colours(3)[truth])
-    assert overlay.width % SIZE[0] == 0 and overlay.height > overlay.width // SIZE[0] * SIZE[1], "with names below it"
+    with Image.open(one.written[0]) as numbers:
+        assert numbers.mode == "L" and np.array_equal(np.asarray(numbers), truth)
+    with Image.open(one.written[1]) as colours:
+        assert np.array_equal(np.asarray(colours.convert("RGB")), class_colours(3)[truth])
+    with Image.open(one.written[2]) as overlay:
+        assert overlay.width % SIZE[0] == 0 and overlay.height > overlay.width // SIZE[0] * SIZE[1], "with names below it"
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 448
 

@@ -28,7 +28,7 @@ from foveate.verbs.predict import predict
 from foveate.weights.save import write_safetensors
 
 NAMES = ("cell", "platelet", "größe [x]")
-RECIPE = WholePicture(short=64, long=96)
+RECIPE = WholePicture(short=32, long=48)
 ORIENTATION = 0x0112
 
 
@@ -38,8 +38,11 @@ def stored(path, head, in_chans):
     model, _ = create_dense("resnet10t", head, len(NAMES), in_chans=in_chans)
     with torch.no_grad():
         if head == "retinanet":
-            model.net.head.classification_head.cls_logits.bias.fill_(0.3)
-            model.net.head.classification_head.cls_logits.weight.normal_(std=0.2)
+            bias = model.net.head.classification_head.cls_logits.bias
+            bias.copy_(torch.linspace(-2, 0.5, len(bias)))
+        else:
+            model.net.roi_heads.box_predictor.cls_score.bias.copy_(torch.tensor([0, 1.5, 0.5, 0]))
+            model.net.roi_heads.box_predictor.cls_score.weight.normal_(std=0.05)
     recipe = WholePicture(RECIPE.short, RECIPE.long, mean=(0.5,) * in_chans, std=(0.25,) * in_chans)
     card = ModelCard("resnet10t", len(NAMES), in_chans, {}, NAMES, recipe, "detect", head, (7, 3, 90))
     write_safetensors(path, model.state_dict(), card)
@@ -162,14 +165,18 @@ def direct(source, file):
 def test_a_stored_detectors_objects_in_every_form(head, pictures, tmp_path, request):
     source = request.getfixturevalue(head)
     outputs = {name: tmp_path / name for name in ("out", "r.json", "o.csv", "s.png")}
+    scores = np.sort(np.concatenate([direct(source, folder / "1.png")[0] for folder in pictures]))
+    widest = np.diff(scores).argmax()
+    threshold = float(scores[widest : widest + 2].mean())
     result = predict(
-        source, pictures, threshold=0.3, out=outputs["out"], results=outputs["r.json"], csv=outputs["o.csv"], sheet=outputs["s.png"]
+        source, pictures, threshold=threshold, out=outputs["out"], results=outputs["r.json"], csv=outputs["o.csv"], sheet=outputs["s.png"]
     )
     assert [(Path(one.file).parent.name, one.size) for one in result.predictions] == [("x", (90, 70)), ("y", (60, 100))]
+    assert sum(len(one.objects) for one in result.predictions) == len(scores) - widest - 1 > 0
+    assert len(json.loads(outputs["r.json"].read_text())) == len(scores)
     for one in result.predictions:
         scores, boxes = direct(source, one.file)
-        kept = scores >= 0.3
-        assert 0 < kept.sum()
+        kept = scores >= threshold
         np.testing.assert_allclose([seen.score for seen in one.objects], scores[kept], rtol=1e-4)
         found = np.array([seen.box for seen in one.objects])
         assert (found >= 0).all() and (found[:, [0, 2]] <= one.size[0]).all() and (found[:, [1, 3]] <= one.size[1]).all()
@@ -233,12 +240,12 @@ def annotations(path, names, categories):
 
 
 class TestAnnotations:
-    def test_tell_the_numbers_by_names(self, mask_rcnn, pictures, tmp_path):
+    def test_tell_the_numbers_by_names(self, retinanet, pictures, tmp_path):
         truth = annotations(
             tmp_path / "truth.json", ["y/1.png", "z/else.png", "x/1.png", "broken.jpg"], {"cell": 4, "platelet": 2, "car": 1}
         )
         out = tmp_path / "results"
-        result = predict(mask_rcnn, pictures, results=out, annotations=truth, threshold=0)
+        result = predict(retinanet, pictures, results=out, annotations=truth, threshold=0)
         entries = json.loads(out.read_text())
         assert {entry["image_id"] for entry in entries} == {1002, 1000}
         by_picture = {1002: result.predictions[0], 1000: result.predictions[1]}
@@ -291,8 +298,8 @@ def test_damaged_weights_are_refused(retinanet, pictures, tmp_path):
         predict(tmp_path / "damaged.safetensors", pictures)
 
 
-def test_the_command_as_people_type_it(mask_rcnn, pictures, tmp_path):
-    command = [sys.executable, "-m", "foveate", "predict", str(mask_rcnn), *map(str, pictures), "--threshold", "0.3"]
+def test_the_command_as_people_type_it(retinanet, pictures, tmp_path):
+    command = [sys.executable, "-m", "foveate", "predict", str(retinanet), *map(str, pictures), "--threshold", "0.3"]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "out"), "--json", "--device", "cpu"], capture_output=True, text=True, check=False
     )

@@ -14,6 +14,7 @@ from foveate.errors import UserError
 
 Segment = Callable[[Tensor], Tensor]
 MOST_OVERLAP = 0.9
+OVERLAP = 0.25  # share of a tile's side that evaluation and prediction let neighbours have in common
 
 
 def flipped(forward: Segment) -> Segment:

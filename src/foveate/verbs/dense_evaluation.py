@@ -19,13 +19,12 @@ from foveate.data.masks import MaskSet
 from foveate.data.objects import ObjectSet
 from foveate.data.sizes import input_sizes
 from foveate.errors import UserError
-from foveate.heads.tiling import flipped, tiled
+from foveate.heads.tiling import OVERLAP, flipped, tiled
 from foveate.opening import open_model
 from foveate.run import write_text
 from foveate.tasks.detections import DetectionResults, gather_objects, score_objects
 from foveate.tasks.pixels import PixelResults, gather_pixels, score_pixels
 
-OVERLAP = 0.25
 COLUMNS = {
     "count": "objects",
     "box_ap": "box AP",

@@ -14,13 +14,12 @@ from rich.text import Text
 
 from foveate.data.reading import read_picture
 from foveate.errors import UserError
-from foveate.heads.tiling import Segment, flipped, tiled
+from foveate.heads.tiling import OVERLAP, Segment, flipped, tiled
 from foveate.overlays import colour_mask, draw_classes
 from foveate.tasks.pixels import class_map
 from foveate.verbs.picture_files import ResultFolder, read_ahead
 from foveate.verbs.predictions import READ_AHEAD, AnnotatedSheet, Job, Predictions, Whole, plain_table, reader_of
 
-OVERLAP = 0.25
 MOST_SHOWN = 6
 
 

@@ -50,7 +50,8 @@ class TrainSettings:
         max_size: to detect and segment, the longest that a picture's long side may become, in pixels.
         crop_size: to segment, the side in pixels of the random squares trained on; None: the short side.
         in_chans: channels that pictures are read with: 1 (grey), 3 (RGB) or 4 (RGBA).
-        small_images: the model's form for small pictures, which throws less away at its start; None: on for inputs of at most 64 pixels.
+        small_images: the model's form for small pictures, which throws less away at its start; None: on to classify inputs of at most 64
+            pixels.
         val_fraction: share of the pictures held out where the data has no val or test split of its own.
         list_file: lines of `file label` for a flat folder of pictures.
         epochs: passes over the training pictures, warm-up included, cool-down excluded.
@@ -201,6 +202,8 @@ class TrainSettings:
             raise UserError(f"scale_low: found {self.scale_low} above scale_high {self.scale_high}, expected the smaller factor first")
         if (self.schedule == "steps") != bool(self.step_epochs):
             raise UserError(f"step_epochs: found {self.step_epochs} for the schedule {self.schedule!r}, expected epochs for 'steps' only")
+        if any(not 0 < epoch < self.total_epochs for epoch in self.step_epochs):
+            raise UserError(f"step_epochs: found {self.step_epochs}, expected epochs between 0 and the {self.total_epochs} of the training")
         if self.strategy == "fsdp" and self.ema_decay > 0:
             raise UserError("ema_decay: found with strategy fsdp, where no process has the whole model; use ddp, or set ema_decay to 0")
 

@@ -160,7 +160,7 @@ def confusion_matrix(
     shares = matrix / np.maximum(totals, 1)[:, None]
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     figure.colorbar(image, ax=axes, label="share of the true class", ticks=SHARES, format=PercentFormatter(1.0), aspect=35, pad=0.02)
-    _name_classes(axes, class_names, totals)
+    _name_classes(axes, class_names, totals, unit)
     if classes <= MOST_NUMBERED_CLASSES:
         for row, column in zip(*np.nonzero(matrix), strict=True):
             colour = "white" if shares[row, column] > 0.35 else "black"
@@ -168,19 +168,19 @@ def confusion_matrix(
             axes.text(column, row, written, ha="center", va="center", color=colour, fontsize=9)
     named = "top-1" if unit == "pictures" else "right"
     top1 = f", {named} {np.trace(matrix) / totals.sum():.2%}" if totals.sum() else ""
-    axes.set_title(f"{title}\n{totals.sum()} {unit}{top1}".strip(), fontsize=12, fontweight="bold")
+    axes.set_title(f"{title}\n{totals.sum():,} {unit}{top1}".strip(), fontsize=12, fontweight="bold")
     return _save(figure, out)
 
 
-def _name_classes(axes: Axes, names: Sequence[str], totals: npt.NDArray[np.integer]) -> None:
+def _name_classes(axes: Axes, names: Sequence[str], totals: npt.NDArray[np.integer], unit: str) -> None:
     short = [name if len(name) <= 22 else name[:21] + "…" for name in names]
     every = -(-len(names) // MOST_NAMED_CLASSES)
     ticks = range(0, len(names), every)
     size = 9 if len(names) <= 30 else 6.5
     axes.set_xticks(ticks, short[::every], rotation=90, fontsize=size)
-    axes.set_yticks(ticks, [f"{short[tick]} ({totals[tick]})" for tick in ticks], fontsize=size)
+    axes.set_yticks(ticks, [f"{short[tick]} ({totals[tick]:,})" for tick in ticks], fontsize=size)
     axes.set_xlabel("predicted")
-    axes.set_ylabel("truth (pictures)" + (f", one class in {every} is named" if every > 1 else ""))
+    axes.set_ylabel(f"truth ({unit})" + (f", one class in {every} is named" if every > 1 else ""))
     if len(names) <= MOST_NUMBERED_CLASSES:
         axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)

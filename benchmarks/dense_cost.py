@@ -7,7 +7,7 @@ Method: every measurement runs in a process of its own, so that its peak memory 
 that before the model was made) is its own. Models take turns, round after round; the medians of times stand in the table with the
 smallest and largest. `step`: forward, backward and AdamW on one picture of that size with 16 boxes, float32, as training does it.
 `growth`: the four maps for dense prediction of one picture without gradients, float32, 224 to 1024 px square. A model that needs more
-than the machine's memory is recorded as such; `step` then takes the next smaller size for all.
+than the machine's memory has no row; `step` then takes the next smaller size for all.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def measured(*arguments: object) -> dict[str, Any] | None:
     """One measurement in a process of its own; None where it ran out of memory."""
     done = subprocess.run([sys.executable, __file__, "one", *map(str, arguments)], capture_output=True, text=True, check=False)
     if done.returncode:
-        if "memory" in done.stderr or done.returncode < 0:
+        if done.returncode < 0 or any(sign in done.stderr for sign in ("MemoryError", "allocate memory", "enough memory")):
             return None
         raise RuntimeError(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])

@@ -81,7 +81,8 @@ def make_parser(verb: str, function: Callable[..., Any], arguments: Sequence[str
 
 
 def training_defaults(arguments: Sequence[str]) -> dict[str, Any]:
-    """What stands below the explicit options: the recipe that is named, below it the recipe of the task, "detect" or "segment".
+    """What stands below the explicit options: the recipe that is named, or the recipe of the task, "detect" or "segment", below one that
+    names no task. A recipe that does is whole in itself, the same from Python; a run that is resumed has its own settings.
 
     The task is the one that is named, the recipe's, or what the data is recognised as.
     """
@@ -89,9 +90,22 @@ def training_defaults(arguments: Sequence[str]) -> dict[str, Any]:
     recipe = load_recipe(name) if name else {}
     TrainSettings.from_plain(recipe)
     task = option_value(arguments, "--task") or recipe.get("task", "auto")
-    if task == "auto" and arguments and not arguments[0].startswith("--"):
-        task = likely_task(arguments[0])
-    return {**(load_recipe(task) if task in ("detect", "segment") else {}), **recipe, "task": task}
+    data = first_positional(arguments)
+    if task == "auto" and data is not None and option_value(arguments, "--resume") is None:
+        task = likely_task(data)
+    below = load_recipe(task) if task in ("detect", "segment") and "task" not in recipe else {}
+    return {**below, **recipe, "task": task}
+
+
+def first_positional(arguments: Sequence[str]) -> str | None:
+    """The first argument that is neither an option nor the value of one; switches have their values by now (`fill_switches`)."""
+    before = ""
+    for argument in arguments:
+        is_value = before.startswith("--") and "=" not in before and before not in ("--json", "--debug")
+        if not argument.startswith("--") and not is_value:
+            return argument
+        before = argument
+    return None
 
 
 def add_positional(parser: ArgumentParser, parameter: inspect.Parameter, help_text: str) -> None:

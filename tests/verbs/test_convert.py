@@ -5,7 +5,8 @@ import torch
 
 from foveate.card import ModelCard, Preprocessing
 from foveate.errors import UserError
-from foveate.factory import create_model, open_model
+from foveate.factory import create_model
+from foveate.opening import open_model
 from foveate.verbs.convert import convert
 from foveate.weights.names import layout_of_ours, to_theirs
 from foveate.weights.readers import read_weights

@@ -16,8 +16,10 @@ from foveate.card import WholePicture
 from foveate.cli import run_verb, training_defaults
 from foveate.errors import UserError
 from foveate.opening import open_model
+from foveate.recipes import load_recipe
 from foveate.run import RunFolder
 from foveate.tasks import loop
+from foveate.tasks.choose import refuse_foreign
 from foveate.tasks.settings import TrainSettings
 from foveate.verbs.evaluate import evaluate
 from foveate.verbs.train import train
@@ -166,14 +168,23 @@ def test_what_does_not_go_together_is_one_line(data, tmp_path):
         ({"head": "semantic_fpn"}, "expected retinanet or mask_rcnn"),
         ({"task": "segment"}, "looks like detection"),
         ({"model": "mixer_s16_224"}, "one size only"),
+        ({"mixup": 0.5, "crop_size": 64}, "mixup 0.5, crop_size 64 for the task 'detect'"),
     ):
         with pytest.raises(UserError, match=words) as caught:
             train(replace(settings_for(data["retinanet"], tmp_path / "run", batch_size=2), **options))
         assert "\n" not in str(caught.value)
 
 
+def test_sharding_is_refused_for_detectors():
+    with pytest.raises(UserError, match="expected ddp"):
+        refuse_foreign(TrainSettings(strategy="fsdp"), "detect")
+
+
 def test_a_recipe_of_the_task_stands_below_the_options_where_none_is_named(data, tmp_path):
     assert training_defaults([str(data["retinanet"])])["lr_reference_batch"] == 16
     assert training_defaults([str(data["semantic_fpn"])])["schedule"] == "poly"
     assert training_defaults(["digits"]) == {"task": "classify"}
-    assert training_defaults([str(data["retinanet"]), "--recipe", "coco_retinanet_1x"])["step_epochs"] == [8, 11]
+    assert training_defaults(["--json", "--epochs", "3", "--lr=0.1", str(data["retinanet"])])["task"] == "detect", "options may stand first"
+    published = training_defaults([str(data["retinanet"]), "--recipe", "coco_retinanet_1x"])
+    assert published == load_recipe("coco_retinanet_1x"), "nothing of the recipe of the task comes into a published one"
+    assert training_defaults([str(data["retinanet"]), "--resume", "RUN"]) == {"task": "auto"}

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from foveate.card import ModelCard
 from foveate.errors import UserError
-from foveate.factory import open_model
+from foveate.opening import open_model
 from foveate.run import RunFolder
 from foveate.tasks.settings import TrainSettings
 from foveate.verbs import train as module

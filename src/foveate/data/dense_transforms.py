@@ -63,7 +63,8 @@ def resized(image: Image.Image, recipe: WholePicture, *, shrink: bool = False) -
 
 class ObjectTransform:
     """From a set of objects to examples: `image` (C, h, w) float32, `boxes` (n, 4) float32 xyxy in its pixels, `labels` (n,) int64, and,
-    with `outlines`, `masks` (n, h, w) uint8. Boxes that resizing makes smaller than a pixel are left out, as are crowds.
+    with `outlines`, `masks` (n, h, w) uint8. Boxes that resizing makes smaller than a pixel are left out, as are crowds. `UserError` where
+    a picture has another size than annotated.
 
     Args:
         recipe: see `WholePicture`.
@@ -76,6 +77,8 @@ class ObjectTransform:
 
     def __call__(self, pictures: ObjectSet, index: int) -> Example:
         with pictures.open(index) as image:
+            width, height = pictures.sizes[index].tolist()
+            _require_size(pictures.name(index), upright_size(image), (width, height), "boxes")
             if self.augmentation is None:
                 return {"image": whole_picture(image, self.recipe)}
             picture, flipped = _varied(image, self.recipe, self.augmentation)
@@ -98,7 +101,8 @@ class ObjectTransform:
 
 
 class MaskTransform:
-    """From a set of masks to examples: `image` (C, h, w) float32 and `mask` (h, w) uint8, 255 where no class is given.
+    """From a set of masks to examples: `image` (C, h, w) float32 and `mask` (h, w) uint8, 255 where no class is given. `UserError` where a
+    picture and its mask differ in size.
 
     Args:
         recipe: see `WholePicture`.
@@ -109,11 +113,13 @@ class MaskTransform:
         self.recipe, self.augmentation = recipe, augmentation
 
     def __call__(self, pictures: MaskSet, index: int) -> Example:
+        mask = pictures.mask(index)
         with pictures.open(index) as image:
+            _require_size(pictures.name(index), upright_size(image), (mask.shape[1], mask.shape[0]), "mask")
             if self.augmentation is None:
                 return {"image": whole_picture(image, self.recipe)}
             picture, flipped = _varied(image, self.recipe, self.augmentation)
-        mask = _resized_mask(pictures.mask(index), picture.size, flipped)
+        mask = _resized_mask(mask, picture.size, flipped)
         part = self.augmentation.crop
         if part:
             left, top = (random.randint(0, max(0, side - part)) for side in picture.size)
@@ -122,6 +128,13 @@ class MaskTransform:
         picture = jittered(picture, self.augmentation.color_jitter) if self.augmentation.color_jitter else picture
         example = {"image": normalised(picture, self.recipe.mean, self.recipe.std), "mask": torch.from_numpy(np.ascontiguousarray(mask))}
         return _filled_up(example, part) if part else example
+
+
+def _require_size(name: str, found: tuple[int, int], annotated: tuple[int, int], what: str) -> None:
+    """`UserError` where a picture, upright, is not as large as its annotations say: all of them would lie in wrong places."""
+    if found != annotated:
+        wanted = f"{found[0]} x {found[1]} as the picture is, upright; foveate doctor names all such"
+        raise UserError(f"{name}: found {what} for {annotated[0]} x {annotated[1]} pixels, expected {wanted}")
 
 
 def _varied(image: Image.Image, recipe: WholePicture, augmentation: DenseAugmentation) -> tuple[Image.Image, bool]:

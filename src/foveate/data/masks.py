@@ -13,6 +13,7 @@ from foveate.errors import UserError
 
 IGNORED = 255
 UNKNOWN = 254
+ABSENT = -1  # the value of a class that the masks do not declare
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,21 +59,22 @@ class MaskSet(StoredPictures):
     def with_classes(self, class_names: Sequence[str]) -> "MaskSet":
         """The same masks, read as places in `class_names`, a model's order; `UserError` where a declared class is not among them.
 
-        A class that is not declared here gets a value that nothing uses.
+        A class that is not declared here has no value: no pixel is of it.
         """
         places_among(class_names, self.class_names, [True] * len(self.class_names), self.split)
         value = dict(zip(self.class_names, self.values, strict=True))
-        free = (number for number in range(256) if number not in {*self.values, *self.ignored})
-        values = tuple(value[name] if name in value else next(free) for name in class_names)
+        values = tuple(value.get(name, ABSENT) for name in class_names)
         return replace(self, class_names=tuple(class_names), values=values)
 
     def declared(self) -> str:
         """The values that masks may have, in words."""
-        known = [f"{value} ({name})" for value, name in zip(self.values, self.class_names, strict=True)]
+        known = [f"{value} ({name})" for value, name in zip(self.values, self.class_names, strict=True) if value != ABSENT]
         return f"{shortened(known)}, or {', '.join(map(str, self.ignored))} to ignore"
 
     def _table(self) -> npt.NDArray[np.uint8]:
         table = np.full(256, UNKNOWN, dtype=np.uint8)
         table[list(self.ignored)] = IGNORED
-        table[list(self.values)] = np.arange(len(self.values), dtype=np.uint8)
+        for place, value in enumerate(self.values):
+            if value != ABSENT:
+                table[value] = place
         return table

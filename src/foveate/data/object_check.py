@@ -58,7 +58,7 @@ def object_statistics(pictures: ObjectSet) -> ObjectStatistics:
 
 
 def set_problems(present: Mapping[str, ObjectSet | MaskSet]) -> list[str]:
-    """Splits that differ in their classes, or hold nothing to train on."""
+    """Splits that differ in their classes, or hold nothing to train on or only one class of pixels."""
     problems = []
     classes = {split: (pictures.class_names, getattr(pictures, "category_ids", ())) for split, pictures in present.items()}
     first = next(iter(classes))
@@ -67,7 +67,12 @@ def set_problems(present: Mapping[str, ObjectSet | MaskSet]) -> list[str]:
             differing = sorted(set(found[0]) ^ set(classes[first][0])) or ["their ids or order"]
             problems.append(f"{split}: found classes other than in {first} ({shortened(differing)}), expected the same in every split")
     for split, pictures in present.items():
-        if isinstance(pictures, ObjectSet) and not pictures.usable.any():
+        if len(pictures) == 0:
+            problems.append(f"{split}: found no pictures, expected some: fill or remove its folders")
+        elif isinstance(pictures, MaskSet) and split == "train" and len(pictures.class_names) == 1:
+            only = pictures.class_names[0]
+            problems.append(f"found one class only ({only}), expected two or more: declare what lies around it too, such as '0 background'")
+        elif isinstance(pictures, ObjectSet) and not pictures.usable.any():
             found_objects = f"{len(pictures.usable)} objects, none of them usable" if len(pictures.usable) else "no objects"
             problems.append(f"{split}: found {found_objects} on {len(pictures)} pictures, expected some: check the annotations")
     return problems

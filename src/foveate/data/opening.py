@@ -31,7 +31,9 @@ LOOKS_LIKE = {"classify": "classification", "detect": "detection", "segment": "s
 
 def task_of(pictures: StoredPictures) -> str:
     """The task that a set of pictures is for: "classify", "detect" or "segment"."""
-    return {ObjectSet: "detect", MaskSet: "segment"}.get(type(pictures), "classify")
+    if isinstance(pictures, ObjectSet):
+        return "detect"
+    return "segment" if isinstance(pictures, MaskSet) else "classify"
 
 
 def likely_task(source: str | Path) -> str:

@@ -20,12 +20,12 @@ def stored_sizes(pictures: StoredPictures) -> npt.NDArray[np.int64]:
     if isinstance(pictures, ObjectSet):
         return pictures.sizes
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return np.array(list(threads.map(lambda index: _size(pictures, index), range(len(pictures)))), dtype=np.int64)
+        return np.array(list(threads.map(lambda index: _size(pictures, index), range(len(pictures)))), dtype=np.int64).reshape(-1, 2)
 
 
 def input_sizes(pictures: StoredPictures, recipe: WholePicture) -> npt.NDArray[np.int64]:
     """(N, 2) width and height of each picture after `recipe`."""
-    return np.array([recipe.size(width, height) for width, height in stored_sizes(pictures).tolist()], dtype=np.int64)
+    return np.array([recipe.size(width, height) for width, height in stored_sizes(pictures).tolist()], dtype=np.int64).reshape(-1, 2)
 
 
 def wide_or_tall(pictures: StoredPictures) -> npt.NDArray[np.int64]:

@@ -7,6 +7,7 @@ from lightning.fabric import Fabric
 from foveate.card import ModelCard
 from foveate.data.masks import MaskSet
 from foveate.data.objects import ObjectSet
+from foveate.data.opening import task_of
 from foveate.data.pictures import PictureSet, StoredPictures
 from foveate.errors import UserError
 from foveate.tasks.base import Task
@@ -17,9 +18,37 @@ from foveate.tasks.preparation import Prepared, prepare_model
 from foveate.tasks.segment import segmentation
 from foveate.tasks.settings import TrainSettings
 
+OF_LABELS = [
+    "drop",
+    "mixup",
+    "cutmix",
+    "mixup_switch",
+    "smoothing",
+    "crop",
+    "scale_min",
+    "padding",
+    "rand_augment",
+    "rand_augment_layers",
+    "erasing",
+]
+OF_WHOLE_PICTURES = ["max_size", "scale_low", "scale_high", "freeze_batch_norm"]
+# Settings that a task has no use for.
+FOREIGN = {"classify": [*OF_WHOLE_PICTURES, "crop_size"], "detect": [*OF_LABELS, "crop_size"], "segment": OF_LABELS}
+
+
+def refuse_foreign(settings: TrainSettings, task: str) -> None:
+    """`UserError` where a setting was changed that this task would not read."""
+    changed = [name for name in FOREIGN[task] if getattr(settings, name) != getattr(TrainSettings(), name)]
+    if changed:
+        found = ", ".join(f"{name} {getattr(settings, name)}" for name in changed)
+        raise UserError(f"found {found} for the task {task!r}, which has no use for them; leave them out, or choose another recipe")
+    if settings.strategy == "fsdp" and task != "classify":
+        raise UserError(f"strategy: found fsdp for the task {task!r}, expected ddp: sharding of detectors and segmenters is not offered")
+
 
 def prepare(settings: TrainSettings, pictures: StoredPictures, version: str) -> Prepared:
-    """The model of `settings` for these pictures' classes, and its card."""
+    """The model of `settings` for these pictures' classes, and its card. `UserError` for settings that the task has no use for."""
+    refuse_foreign(settings, task_of(pictures))
     if isinstance(pictures, PictureSet):
         if settings.head != "auto":
             raise UserError(f"head: found {settings.head} for pictures of one class each, expected objects or masks; leave --head out")

@@ -34,7 +34,8 @@ RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 class TrainSettings:
     """How one training runs. The defaults are the published ImageNet rules of FViT, with fewer epochs.
 
-    On the command line the recipes "detect" and "segment" take the place of these defaults where the data is of that task.
+    On the command line the recipes "detect" and "segment" take the place of these defaults where the data is of that task and no recipe is
+    named that says its own.
 
     Args:
         data: folder of pictures, or "digits" for the embedded set.
@@ -78,23 +79,25 @@ class TrainSettings:
             weights.
         clip_grad: largest norm of the gradient; 0 is off.
         drop_path: probability with which a block is skipped for a picture; None leaves the model's own value.
-        drop: dropout probability before the classifier; None leaves the model's own value.
-        mixup: alpha of Mixup's Beta distribution; 0 is off.
-        cutmix: alpha of CutMix's Beta distribution; 0 is off.
+        drop: to classify, dropout probability before the classifier; None leaves the model's own value.
+        mixup: to classify, alpha of Mixup's Beta distribution; 0 is off.
+        cutmix: to classify, alpha of CutMix's Beta distribution; 0 is off.
         mixup_switch: probability of CutMix where both are on.
-        smoothing: label smoothing, 0 to 1.
-        class_weights: "balanced" weighs each class in the loss by the inverse of its frequency (mean 1 over pictures, or over pixels).
-        balanced_sampling: draw every class equally often.
-        crop: "resized" cuts a random part and resizes it, as published; "pad", for small pictures, shifts the whole one by some pixels.
+        smoothing: to classify, label smoothing, 0 to 1.
+        class_weights: to classify and segment, "balanced" weighs each class in the loss by the inverse of its frequency (mean 1 over
+            pictures, or over pixels).
+        balanced_sampling: to classify, draw every class equally often.
+        crop: to classify, "resized" cuts a random part and resizes it, as published; "pad", for small pictures, shifts the whole one by
+            some pixels.
         scale_low: to detect and segment, the smallest random factor on the picture's size.
         scale_high: the largest one.
         scale_min: smallest share of the picture's area that "resized" cuts.
         padding: largest shift of "pad", in pixels of the input.
         flip: probability of a left-right flip.
-        rand_augment: magnitude of RandAugment, 0 to 10; 0 is off.
+        rand_augment: to classify, magnitude of RandAugment, 0 to 10; 0 is off.
         rand_augment_layers: operations of RandAugment per picture.
-        color_jitter: strength of brightness, contrast and saturation changes; used where RandAugment is off, as published.
-        erasing: probability that a random rectangle is replaced by noise.
+        color_jitter: strength of brightness, contrast and saturation changes; to classify only where RandAugment is off, as published.
+        erasing: to classify, probability that a random rectangle is replaced by noise.
         ema_decay: decay of the moving average of the weights per update, which is then the shipped model; 0 is off.
         precision: number format of the forward pass; "auto": bf16 on CUDA devices that have it, otherwise fp32.
         grad_checkpointing: recompute activations in the backward pass: less memory, more time.

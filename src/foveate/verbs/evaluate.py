@@ -24,6 +24,7 @@ from foveate.tasks.devices import Devices, launch
 from foveate.tasks.results import gather_results, score_pictures
 from foveate.tasks.settings import Accelerator, Precision
 from foveate.verbs.dense_evaluation import DenseEvaluation, DenseOptions, measure, refuse_misplaced
+from foveate.verbs.picture_files import check_writable
 
 Split = Literal["auto", "train", "val", "test"]
 
@@ -140,6 +141,7 @@ def evaluate(
     Raises:
         UserError: where classes of the data are unknown to the model, the data is of another task, or the split is absent.
     """
+    check_writable(results)
     chosen = Devices(accelerator, devices, precision=precision)
     task: Any = read_card(source).task
     refuse_misplaced(task, {"results": (results is not None, "detect"), "flip": (flip, "segment"), "tile": (tile > 0, "segment")})
@@ -150,19 +152,21 @@ def evaluate(
     pictures = _pictures(splits.present(), split, data)
     about: dict[str, Any] = {"source": str(source), "data": data, "split": pictures.split}
     if isinstance(pictures, PictureSet):
-        values = launch(chosen, _evaluate, source, pictures, batch_size or 64, num_workers)
+        values = launch(chosen, _evaluate, source, pictures, 64 if batch_size is None else batch_size, num_workers)
         return Evaluation(**about, notes=splits.notes, **values)
-    options = DenseOptions(batch_size or 4, num_workers, flip, tile, results)
+    options = DenseOptions(4 if batch_size is None else batch_size, num_workers, flip, tile, results)
     values = launch(chosen, measure, source, pictures, options)
     return DenseEvaluation(**about, task=task, notes=(*splits.notes, *values.pop("more_notes")), **values)
 
 
 def _pictures(present: Mapping[str, StoredPictures], split: Split, data: str) -> StoredPictures:
-    """The chosen split; `UserError` where it is absent."""
+    """The chosen split; `UserError` where it is absent or empty."""
     wanted = ("test", "val") if split == "auto" else (split,)
     found = next((present[name] for name in wanted if name in present), None)
     if found is None:
         raise UserError(f"{data}: found {', '.join(present)}, expected {' or '.join(wanted)}; choose with --split, or set --val-fraction")
+    if len(found) == 0:
+        raise UserError(f"{data}: found no pictures in {found.split}, expected some to measure on; fill it, or choose with --split")
     return found
 
 

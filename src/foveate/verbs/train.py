@@ -128,6 +128,8 @@ def _train(fabric: Fabric, settings: TrainSettings) -> dict[str, Any]:
         checked = require_sound(splits) if fabric.is_global_zero else ""
         prepared = prepare(settings, train_set, __version__)
         filters = gabor_filters(prepared.model)
+        if prepared.card.task == "detect":
+            torch.backends.cudnn.benchmark = False  # nearly every batch has another size, and trying algorithms for each takes longer
         task = make_task(fabric, settings, prepared.card, train_set, held_out)
         stream = _stream(fabric, settings, task, 0)
         if settings.steps:

@@ -113,13 +113,12 @@ class MaskTransform:
         self.recipe, self.augmentation = recipe, augmentation
 
     def __call__(self, pictures: MaskSet, index: int) -> Example:
-        mask = pictures.mask(index)
         with pictures.open(index) as image:
-            _require_size(pictures.name(index), upright_size(image), (mask.shape[1], mask.shape[0]), "mask")
+            _require_size(pictures.name(index), upright_size(image), pictures.mask_size(index), "mask")
             if self.augmentation is None:
                 return {"image": whole_picture(image, self.recipe)}
             picture, flipped = _varied(image, self.recipe, self.augmentation)
-        mask = _resized_mask(mask, picture.size, flipped)
+        mask = _resized_mask(pictures.mask(index), picture.size, flipped)
         part = self.augmentation.crop
         if part:
             left, top = (random.randint(0, max(0, side - part)) for side in picture.size)

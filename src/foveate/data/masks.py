@@ -52,6 +52,11 @@ class MaskSet(StoredPictures):
             )
         return classes
 
+    def mask_size(self, index: int) -> tuple[int, int]:
+        """(width, height) of a mask, by its file's header."""
+        with open_picture(self.masks[index]) as image:
+            return image.size
+
     def take(self, pictures: Sequence[int], split: str) -> "MaskSet":
         """Some of the pictures, as a set of another split."""
         return replace(self, files=taken(self.files, pictures), masks=taken(self.masks, pictures), split=split)

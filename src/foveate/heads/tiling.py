@@ -17,6 +17,12 @@ MOST_OVERLAP = 0.9
 OVERLAP = 0.25  # share of a tile's side that evaluation and prediction let neighbours have in common
 
 
+def looking(forward: Segment, *, tile: int, flip: bool) -> Segment:
+    """The segmenter, in tiles of `tile` pixels (0: whole) and together with the mirrored picture where asked for."""
+    windows = tiled(forward, tile, OVERLAP) if tile else forward
+    return flipped(windows) if flip else windows
+
+
 def flipped(forward: Segment) -> Segment:
     """The mean over a picture and its mirror image, the latter mirrored back."""
 

@@ -2,16 +2,15 @@
 
 from typing import Any
 
-from foveate.card import ModelCard, WholePicture
+from foveate.card import HEADS, ModelCard, WholePicture
 from foveate.data.masks import MaskSet
 from foveate.data.objects import ObjectSet
 from foveate.data.sizes import median_side
 from foveate.errors import UserError
 from foveate.heads.create import create_dense
-from foveate.tasks.preparation import Prepared
+from foveate.tasks.preparation import Prepared, per_channel
 from foveate.tasks.settings import TrainSettings
 
-HEADS = {"detect": ("retinanet", "mask_rcnn"), "segment": ("semantic_fpn",)}
 LARGEST_SHORT = {"detect": 800, "segment": 512}
 
 
@@ -51,7 +50,7 @@ def prepare_dense(settings: TrainSettings, pictures: ObjectSet | MaskSet, versio
             options["token_order"] = report.token_order
     if settings.grad_checkpointing:
         model.set_grad_checkpointing()
-    mean, std = (_channels(model.network.pretrained_cfg[name], settings.in_chans) for name in ("mean", "std"))
+    mean, std = (per_channel(model.network.pretrained_cfg[name], settings.in_chans) for name in ("mean", "std"))
     card = ModelCard(
         model=settings.model,
         num_classes=len(pictures.class_names),
@@ -80,8 +79,3 @@ def _head(settings: TrainSettings, pictures: ObjectSet | MaskSet, task: str) -> 
         return "semantic_fpn", []
     head = "mask_rcnn" if outlined else "retinanet"
     return head, [f"{head}, since {'every object has an outline' if outlined else 'objects have boxes only'} (--head)"]
-
-
-def _channels(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:
-    """One number per channel: those of the published weights for three, their average for any other count."""
-    return tuple(map(float, values)) if in_chans == len(values) else (sum(values) / len(values),) * in_chans

@@ -70,8 +70,11 @@ def preprocessing_of(config: dict[str, Any], img_size: int, in_chans: int) -> Pr
     Mean and deviation are those of the published weights for three channels, their averages over the channels for any other number.
     """
     crop = 1.0 if img_size <= SMALL_SIDE else float(config.get("crop_pct") or 1.0)
-    mean, std = (tuple(float(value) for value in config[name]) for name in ("mean", "std"))
-    if in_chans != len(mean):
-        mean, std = (sum(mean) / len(mean),) * in_chans, (sum(std) / len(std),) * in_chans
+    mean, std = (per_channel(config[name], in_chans) for name in ("mean", "std"))
     interpolation = str(config.get("interpolation") or "bicubic")
     return Preprocessing(size=(img_size, img_size), resize=round(img_size / crop), interpolation=interpolation, mean=mean, std=std)
+
+
+def per_channel(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:
+    """One number per channel: those of the published weights for as many as they have, their average for any other count."""
+    return tuple(map(float, values)) if in_chans == len(values) else (sum(values) / len(values),) * in_chans

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from foveate.data.masks import MaskSet
 from foveate.data.objects import ObjectSet
 from foveate.data.sizes import input_sizes
 from foveate.errors import UserError
-from foveate.heads.tiling import OVERLAP, flipped, tiled
+from foveate.heads.tiling import looking
 from foveate.opening import open_model
 from foveate.run import write_text
 from foveate.tasks.detections import DetectionResults, gather_objects, score_objects
@@ -136,7 +136,8 @@ def measure(fabric: Fabric, source: Path, pictures: ObjectSet | MaskSet, options
         if isinstance(pictures, ObjectSet):
             results = gather_objects(fabric, score_objects(model, loader, pictures, fabric.device))
         else:
-            results = gather_pixels(fabric, score_pixels(_looking(model, options), loader, pictures, fabric.device), len(pictures))
+            forward = looking(model, tile=options.tile, flip=options.flip)
+            results = gather_pixels(fabric, score_pixels(forward, loader, pictures, fabric.device), len(pictures))
     return {
         "pictures": len(results),
         "figures": results.figures(),
@@ -146,12 +147,6 @@ def measure(fabric: Fabric, source: Path, pictures: ObjectSet | MaskSet, options
         "seconds": time.perf_counter() - start,
         "processes": fabric.world_size,
     }
-
-
-def _looking(model: Callable[..., Any], options: DenseOptions) -> Callable[..., Any]:
-    """The segmenter, in tiles and mirrored where asked for."""
-    forward = tiled(model, options.tile, OVERLAP) if options.tile else model
-    return flipped(forward) if options.flip else forward
 
 
 def _written(results: DetectionResults, file: Path | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from foveate.data.reading import read_picture
 from foveate.errors import UserError
-from foveate.heads.tiling import OVERLAP, Segment, flipped, tiled
+from foveate.heads.tiling import Segment, looking
 from foveate.overlays import colour_mask, draw_classes
 from foveate.tasks.pixels import class_map
 from foveate.verbs.picture_files import ResultFolder, read_ahead
@@ -77,8 +77,7 @@ def predict_masks(job: Job, *, out: Path | None = None, flip: bool = False, tile
     Raises:
         UserError: for tiles of less than a pixel, a folder that cannot be written, and output that is not finite.
     """
-    forward: Segment = tiled(job.model, tile, OVERLAP) if tile else job.model
-    forward = flipped(forward) if flip else forward
+    forward = looking(job.model, tile=tile, flip=flip)
     folder = None if out is None else ResultFolder.make(out, job.files)
     sheet = AnnotatedSheet(job.sheet)
     seen: list[PixelsOfPicture] = []

@@ -3,7 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from segmentation_models_pytorch.decoders.fpn.decoder import SegmentationBlock
+from torch import Tensor, nn
+
+from foveate.heads.semantic_fpn import LevelBlock
 
 NAMES = ("fvit_tiny", "t2t_vit_7", "resnet10t")
 
@@ -54,3 +57,17 @@ def test_half_precision_gives_finite_logits_in_float32(make, pictures: Tensor, n
             rough = model(pictures)
     assert rough.dtype == torch.float32
     assert (rough - exact).abs().max() < 0.1 * exact.abs().max() + 0.1
+
+
+@pytest.mark.parametrize("level", range(4))
+def test_a_place_of_every_level_stays_over_its_own_pixels(level: int) -> None:
+    block = LevelBlock(level)
+    assert block.state_dict().keys() == SegmentationBlock(256, 128, n_upsamples=level).state_dict().keys()
+    for layer in block.block:
+        layer.block = nn.Identity()
+    side = 2**level
+    centres = (torch.arange(8.0) + 0.5) * side  # where each place stands, in places of the finest level
+    fine = block(centres.expand(1, 1, 8, 8))
+    assert fine.shape[-2:] == (8 * side, 8 * side)
+    inner = slice(side, -side)
+    torch.testing.assert_close(fine[0, 0, 0, inner], (torch.arange(8.0 * side) + 0.5)[inner])

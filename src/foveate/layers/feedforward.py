@@ -1,7 +1,11 @@
 """Multi-path feed-forward (MPFFN) of FViT, after Res2Net (arXiv 1904.01169)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from foveate.layers.dropout import Dropout
+from foveate.layers.in_place import added, gelu, plus_product
 
 
 class MultiPathFeedForward(nn.Module):
@@ -32,15 +36,30 @@ class MultiPathFeedForward(nn.Module):
         self.num_paths = paths
         self.fc1 = nn.Linear(channels, hidden)
         self.paths = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, groups=width) for _ in range(paths - untouched))
-        self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden, channels)
-        self.drop = nn.Dropout(drop)
+        self.drop = Dropout(drop)
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
-        groups = self.drop(self.fc1(x_bhwc)).permute(0, 3, 1, 2).chunk(self.num_paths, dim=1)
+        """The hidden map is never whole in memory: each path has its own rows of the first linear, its own columns of the second, and their
+        products are added up. The numbers are those of the equation, up to the order of the additions.
+        """
+        rows = zip(self.fc1.weight.chunk(self.num_paths), self.fc1.bias.chunk(self.num_paths), strict=True)
+        columns = self.fc2.weight.chunk(self.num_paths, dim=1)
         untouched = self.num_paths - len(self.paths)
-        outputs = list(groups[:untouched])
-        for path, group in zip(self.paths, groups[untouched:], strict=True):
-            entering = group + outputs[-1] if len(outputs) > untouched else group
-            outputs.append(self.act(path(entering.contiguous(memory_format=torch.channels_last))))
-        return self.drop(self.fc2(torch.cat(outputs, dim=1).permute(0, 2, 3, 1)))
+        total = previous = None
+        for index, ((weight, bias), column) in enumerate(zip(rows, columns, strict=True)):
+            hidden = self.drop(_pointwise(x_bhwc, weight, bias))
+            if index >= untouched:
+                entering = hidden if previous is None else added(hidden, previous)
+                response = self.paths[index - untouched](entering.permute(0, 3, 1, 2))
+                hidden = previous = gelu(response.permute(0, 2, 3, 1))
+            tokens = hidden.flatten(0, 2)
+            total = F.linear(tokens, column, self.fc2.bias) if total is None else plus_product(total, tokens, column)
+        return self.drop(total).view_as(x_bhwc)
+
+
+def _pointwise(x_bhwc: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer; without gradients as a 1x1 convolution, which is faster on narrow maps, while its backward pass is slower."""
+    if torch.is_grad_enabled():
+        return F.linear(x_bhwc, weight, bias)
+    return F.conv2d(x_bhwc.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)

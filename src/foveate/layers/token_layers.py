@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 
+from foveate.layers.dropout import Dropout
 from foveate.layers.soft_split import split_norm_linear
 
 DENOMINATOR_EPS = 1e-8
@@ -69,9 +70,10 @@ class TokenPerformer(nn.Module):
         self.norm1 = nn.LayerNorm(patch)
         self.kqv = nn.Linear(patch, 3 * width)
         self.proj = nn.Linear(width, width)
-        self.drop = nn.Dropout(drop)
+        self.drop = Dropout(drop)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, width, drop=(0.0, drop))
+        self.mlp = Mlp(width, width)
+        self.mlp.drop2 = Dropout(drop)
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         with torch.autocast(x_bchw.device.type, enabled=False):

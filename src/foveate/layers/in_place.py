@@ -1,0 +1,26 @@
+"""Elementwise steps that take no new memory where no gradient will ask for the old values.
+
+Fresh memory costs more than the arithmetic on it: the system hands pages out one by one and wipes each. The tensor that is overwritten must
+belong to the caller: the output of a convolution or a linear layer that nobody else reads.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def added(x: Tensor, y: Tensor) -> Tensor:
+    """x + y, in the memory of x where no gradients are recorded."""
+    return x + y if torch.is_grad_enabled() or x.dtype != y.dtype else x.add_(y)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU with the error function, in the memory of x where no gradients are recorded."""
+    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
+def plus_product(x: Tensor, tokens: Tensor, weight: Tensor) -> Tensor:
+    """x + linear(tokens, weight), in the memory of x where no gradients are recorded: (T, E), (T, D), (E, D) -> (T, E)."""
+    if torch.is_grad_enabled() or x.dtype != tokens.dtype:
+        return torch.addmm(x, tokens, weight.t())
+    return x.addmm_(tokens, weight.to(x.dtype).t())

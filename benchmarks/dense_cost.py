@@ -24,7 +24,7 @@ import torch
 from record import head, write
 
 from foveate.heads.create import create_dense
-from foveate.plots import growth
+from foveate.plots.speed import growth
 
 STEP_MODELS = ("fvit_small", "resnet50")
 SIZES = ((800, 1333), (640, 1066), (480, 800), (320, 533))

@@ -6,7 +6,7 @@ import torch
 
 from foveate.card import ModelCard
 from foveate.errors import UserError
-from foveate.run import RunFolder, write_text
+from foveate.run import RunFolder
 from foveate.weights.readers import read_weights
 
 
@@ -64,12 +64,3 @@ def test_model_and_card_read_back(tmp_path):
     assert read_weights(run.weights).card == card
     tensors = read_weights(run.weights).tensors
     assert all(torch.equal(tensors[name], value) for name, value in model.state_dict().items())
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    file = tmp_path / "a.txt"
-    write_text(file, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(file, "new \ud800")
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]

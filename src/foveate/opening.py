@@ -8,7 +8,7 @@ from foveate.card import ModelCard
 from foveate.errors import UserError
 from foveate.factory import create_model, weight_file
 from foveate.weights.load import load_file
-from foveate.weights.readers import WeightFile, read_weights
+from foveate.weights.readers import read_stored_card, read_weights
 
 
 def open_model(path: str | Path) -> tuple[nn.Module, ModelCard]:
@@ -21,7 +21,7 @@ def open_model(path: str | Path) -> tuple[nn.Module, ModelCard]:
     """
     path = weight_file(path)
     file = read_weights(path)
-    card = _card(file, path)
+    card = _present(file.card, path)
     model = _built(card)
     if load_file(model, file, path).fresh:
         raise UserError(f"{path}: found no classifier of {card.num_classes} classes, as its card says; the file is damaged")
@@ -29,15 +29,15 @@ def open_model(path: str | Path) -> tuple[nn.Module, ModelCard]:
 
 
 def read_card(path: str | Path) -> ModelCard:
-    """The card of a run folder or a weight file of this project; `UserError` where it has none."""
+    """The card of a run folder or a weight file of this project, without reading the weights; `UserError` where it has none."""
     path = weight_file(path)
-    return _card(read_weights(path), path)
+    return _present(read_stored_card(path), path)
 
 
-def _card(file: WeightFile, path: Path) -> ModelCard:
-    if file.card is None:
+def _present(card: ModelCard | None, path: Path) -> ModelCard:
+    if card is None:
         raise UserError(f"{path}: found weights without a model card, expected a file of this project; run 'foveate convert' on it first")
-    return file.card
+    return card
 
 
 def _built(card: ModelCard) -> nn.Module:

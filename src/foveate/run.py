@@ -13,6 +13,7 @@ from torch import nn
 from foveate.card import ModelCard
 from foveate.errors import UserError
 from foveate.weights.save import write_safetensors
+from foveate.whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -107,17 +108,3 @@ class RunFolder:
         """The weights with the card inside, and the card beside them for people to read."""
         write_safetensors(self.weights, model.state_dict(), card)
         write_text(self.card, card.to_json() + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name in the same folder and rename."""
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); name a file in a folder that exists and is writable"
-        ) from None
-    finally:
-        draft.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ def test_a_sound_set_has_no_findings(make_tree) -> None:
 def test_the_embedded_digits_are_sound() -> None:
     findings = check_pictures(open_pictures("digits"))
     assert (findings.problems, findings.warnings) == ((), ())
-    assert require_sound(open_pictures("digits")) == "1,797 pictures: all decoded, classes compared"
+    assert require_sound(open_pictures("digits")).words == "1,797 pictures: all decoded, classes compared"
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "tif", "webp"])
@@ -127,18 +127,30 @@ def test_progress_counts_every_picture_once(make_tree) -> None:
 
 def test_training_stops_on_problems_and_says_what_it_checked(make_tree, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_tree(*SOUND)
-    assert require_sound(open_pictures(root)) == "12 pictures: all decoded, classes compared"
+    assert require_sound(open_pictures(root)).words == "12 pictures: all decoded, classes compared"
     (root / "train/ant/0.png").write_bytes(b"no picture")
     (root / "train/bee/1.png").write_bytes(b"")
     with pytest.raises(UserError) as error:
         require_sound(open_pictures(root))
     assert [line.split(":")[0] for line in str(error.value).splitlines()] == ["train/ant/0.png", "train/bee/1.png"]
     monkeypatch.setattr(check, "DECODED_BEFORE_TRAINING", 11)
-    assert require_sound(open_pictures(root)) == f"12 pictures: classes compared, pictures not decoded (foveate doctor {root} does it)"
+    unseen = require_sound(open_pictures(root))
+    assert unseen.words == f"12 pictures: classes compared, pictures not decoded (foveate doctor {root} does it)"
+    assert unseen.warnings == ()
     for name in ("0.png", "1.png", "2.png"):
         (root / "val/bee" / name).unlink()
     with pytest.raises(UserError, match="val: found no pictures of 1 classes"):
         require_sound(open_pictures(root))
+
+
+def test_training_is_told_what_to_judge_too(make_tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_tree(*SOUND, *(f"train/ant/more{place}.png" for place in range(40)))
+    (root / "val/ant/0.png").write_bytes((root / "train/ant/0.png").read_bytes())
+    few, shared = require_sound(open_pictures(root)).warnings
+    assert few.startswith("train: class bee has 3 pictures, ant has 43")
+    assert shared.startswith("same pictures in two splits: 1 (val/ant/0.png = train/ant/0.png)")
+    monkeypatch.setattr(check, "DECODED_BEFORE_TRAINING", 11)
+    assert require_sound(open_pictures(root)).warnings == (few,), "classes are compared without looking at pictures"
 
 
 def test_many_problems_are_cut_short_before_training(make_tree) -> None:
@@ -199,7 +211,7 @@ def test_sound_objects_have_no_findings_and_figures(tmp_path: Path) -> None:
         str(train)
         == "2 objects on 2 pictures (on average 1.0, at most 2, 1 without), 50% small, 50% medium, 0% large, 0 crowds, boxes only"
     )
-    assert require_sound(splits) == "3 pictures: all decoded, classes compared"
+    assert require_sound(splits).words == "3 pictures: all decoded, classes compared"
 
 
 def test_degenerate_boxes_crowds_and_boxes_that_stick_out_are_warnings(tmp_path: Path) -> None:

@@ -98,6 +98,25 @@ def test_layouts(write, layout: str) -> None:
         assert splits.notes[0] == "COCO annotations, 2 splits (train, val): 4 objects of 2 categories"
 
 
+@pytest.mark.parametrize("pictures", ["images/default/", "images/", "default/", ""])
+@pytest.mark.parametrize("file", ["annotations/instances_default.json", "instances_default.json"])
+def test_an_export_of_cvat_without_splits_is_one_set(write, file: str, pictures: str) -> None:
+    others = {"annotations/person_keypoints_default.json": "{}"}
+    root = write({file: content([f"{place}.png" for place in range(8)]), **others}, *(f"{pictures}{place}.png" for place in range(8)))
+    splits = open_data(root, val_fraction=0.25)
+    assert sorted([*splits.train.picture_ids, *splits.val.picture_ids]) == list(range(1, 9))
+    assert (len(splits.train), len(splits.val)) == (6, 2)
+    assert all(path.is_file() for path in splits.train.files)
+    assert splits.notes[0] == "COCO annotations, one set: 2 objects of 2 categories"
+    assert "25% of the pictures held out as val (seed 0)" in splits.notes
+
+
+def test_named_splits_go_before_a_default_one(write) -> None:
+    files = {"annotations/instances_train.json": content(), "annotations/instances_default.json": content(["c.png", "d.png"], first=11)}
+    splits = open_data(write(files, *(f"images/{name}.png" for name in "abcd")), val_fraction=0)
+    assert splits.train.picture_ids == (1, 2)
+
+
 def test_a_train_json_beside_class_folders_is_no_coco(write) -> None:
     root = write({"train.json": {"any": 1}}, "train/ant/1.png", "train/bee/2.png", "val/ant/3.png", "val/bee/4.png")
     splits = open_data(root)

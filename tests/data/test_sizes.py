@@ -11,7 +11,8 @@ from PIL import Image
 from foveate.card import WholePicture
 from foveate.data.masks import MaskSet
 from foveate.data.objects import ObjectSet, gathered
-from foveate.data.sizes import SAMPLE, input_sizes, median_side, stored_sizes, wide_or_tall
+from foveate.data.sizes import SAMPLE, input_sizes, median_side, sizes_of, stored_sizes, wide_or_tall
+from foveate.errors import UserError
 
 SIZES = [(40, 30), (30, 40), (30, 30), (7, 90)]
 
@@ -37,6 +38,18 @@ def test_a_picture_that_lies_on_its_side_is_measured_upright(tmp_path: Path) -> 
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
     assert stored_sizes(MaskSet([tmp_path / "a.jpg"], ("a",), "train", [tmp_path / "a.jpg"], (0,))).tolist() == [[30, 40]]
+
+
+def test_pictures_that_cannot_be_opened_are_counted_and_the_first_is_named(masks: MaskSet) -> None:
+    files = list(masks.files)
+    assert sizes_of(files).tolist() == [list(size) for size in SIZES]
+    assert sizes_of([]).shape == (0, 2)
+    for file in files[1:3]:
+        file.write_bytes(b"no picture")
+    for measure in (lambda: sizes_of(files), lambda: stored_sizes(masks)):
+        with pytest.raises(UserError, match=r"1\.png.* \(and 1 more pictures like it\)") as error:
+            measure()
+        assert "\n" not in str(error.value)
 
 
 def test_annotated_sizes_open_no_file() -> None:

@@ -1,6 +1,8 @@
 import csv
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 from foveate.card import ModelCard
@@ -21,6 +24,7 @@ from foveate.tasks.settings import TrainSettings
 from foveate.verbs import train as module
 from foveate.verbs.evaluate import evaluate
 from foveate.verbs.train import train
+from foveate.verbs.training_plan import tell_warnings
 
 PLAIN = {
     "mixup": 0.0,
@@ -153,7 +157,7 @@ def test_killed_and_resumed_training_equals_the_uninterrupted_one_to_the_bit(che
     for part in ("model", "average", "optimizer"):
         assert same(first[part], second[part]), part
     assert same(load_file(whole.weights), load_file(cut.weights))
-    timed = {"minutes", "images_per_second"}
+    timed = {"minutes", "images_per_second", "loader_share"}
     untimed = [
         [{name: v for name, v in row.items() if name not in timed} for row in state["position"]["rows"]] for state in (first, second)
     ]
@@ -225,6 +229,29 @@ def test_the_rarer_switches_together(tiny, tmp_path):
     assert np.isfinite(list(result.figures.values())).all()
     _, card = open_model(result.run)
     assert card.preprocessing.channels == 1
+
+
+def test_warnings_on_the_pictures_are_told_before_the_first_epoch(tiny, digit_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    data = tmp_path / "data"
+    shutil.copytree(digit_folder, data)
+    shared = next((data / "train" / "two").iterdir())
+    shutil.copy(shared, data / "val" / "two" / "again.png")
+    train(replace(tiny, data=str(data), epochs=1, out=tmp_path / "run"))
+    lines = capsys.readouterr().err.splitlines()
+    place = lines.index("1 warning:")
+    assert lines[place + 1].startswith(f"  same pictures in two splits: 1 (val/two/again.png = train/two/{shared.name})")
+    assert [line for line in lines[place + 2 :] if line.startswith("epoch 1")], "told before it"
+
+
+def test_many_warnings_are_counted_and_some_are_told():
+    console = Console(file=io.StringIO(), width=40)
+    tell_warnings(console, (), "here")
+    assert console.file.getvalue() == ""
+    tell_warnings(console, [f"warning number {number} of [a class]" for number in range(8)], "here")
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "8 warnings:" and lines[1:6] == [f"  warning number {number} of [a class]" for number in range(5)]
+    assert lines[6:] == ["  ... and 3 more; foveate doctor here lists all"]
 
 
 def test_non_finite_loss_stops_and_names_a_module(tiny, tmp_path):

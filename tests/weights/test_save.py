@@ -8,8 +8,10 @@ from safetensors.torch import load_file
 from foveate.card import ModelCard, Preprocessing
 from foveate.errors import UserError
 from foveate.factory import create_model
+from foveate.opening import read_card
+from foveate.weights import readers
 from foveate.weights.load import load_weights
-from foveate.weights.readers import read_weights
+from foveate.weights.readers import read_stored_card, read_weights
 from foveate.weights.save import write_paddle, write_safetensors
 
 CARD = ModelCard(
@@ -63,6 +65,50 @@ def test_foreign_safetensors_have_no_card_and_a_damaged_card_is_refused(tmp_path
         save_file(tensors, tmp_path / "damaged.safetensors", metadata={"foveate": text})
         with pytest.raises(UserError, match=r"damaged\.safetensors"):
             read_weights(tmp_path / "damaged.safetensors")
+
+
+def test_the_card_is_read_without_the_weights(tmp_path, tensors, monkeypatch):
+    from safetensors.torch import save_file
+
+    class HeaderOnly:
+        """A file whose tensors cannot be read."""
+
+        def __init__(self, path, framework):
+            self.file = safe_open(path, framework=framework)
+
+        def __enter__(self):
+            self.opened = self.file.__enter__()
+            return self
+
+        def __exit__(self, *error):
+            return self.file.__exit__(*error)
+
+        def metadata(self):
+            return self.opened.metadata()
+
+    monkeypatch.setattr(readers, "safe_open", HeaderOnly)
+    write_safetensors(tmp_path / "m.safetensors", tensors, CARD)
+    assert read_stored_card(tmp_path / "m.safetensors") == read_card(tmp_path / "m.safetensors") == CARD
+    save_file(tensors, tmp_path / "foreign.safetensors")
+    torch.save(tensors, tmp_path / "foreign.pth")
+    for name in ("foreign.safetensors", "foreign.pth"):
+        assert read_stored_card(tmp_path / name) is None
+        with pytest.raises(UserError, match=f"{name}: found weights without a model card"):
+            read_card(tmp_path / name)
+
+
+def test_a_header_that_cannot_be_read_is_one_line(tmp_path, tensors):
+    write_safetensors(tmp_path / "m.safetensors", tensors, CARD)
+    whole = (tmp_path / "m.safetensors").read_bytes()
+    for content, message in (
+        (whole[:-9], "damaged"),
+        (b"", "an empty file"),
+        (whole.replace(b"num_classes", b"sum_classes"), "model card"),
+    ):
+        (tmp_path / "m.safetensors").write_bytes(content)
+        with pytest.raises(UserError, match=rf"m\.safetensors: .*{message}") as error:
+            read_stored_card(tmp_path / "m.safetensors")
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("write", [lambda path, t: write_safetensors(path, t, CARD), write_paddle], ids=["safetensors", "paddle"])

@@ -115,19 +115,28 @@ def _class_problems(splits: Splits[Any], present: Mapping[str, PictureSet]) -> l
     return problems
 
 
-def require_sound(splits: Splits[Any], progress: Progress | None = None) -> str:
-    """What training calls first: says in words what was checked; `UserError` with one line per problem.
+@dataclass(frozen=True)
+class Checked:
+    """What was looked at, in words, and what the user is to judge, one line each."""
+
+    words: str
+    warnings: tuple[str, ...]
+
+
+def require_sound(splits: Splits[Any], progress: Progress | None = None) -> Checked:
+    """What training calls first; `UserError` with one line per problem.
 
     Sets of up to `DECODED_BEFORE_TRAINING` pictures are decoded in full (some seconds), of larger ones only the classes are compared: a
     broken picture among them is replaced and named during training, and `foveate doctor` finds it beforehand.
     """
     total = sum(len(pictures) for pictures in splits.present().values())
     if total > DECODED_BEFORE_TRAINING:
-        problems: tuple[str, ...] = tuple(quick_check(splits))
-        checked = f"{total:,} pictures: classes compared, pictures not decoded (foveate doctor {splits.source} does it)"
+        findings = Findings(tuple(quick_check(splits)), tuple(_imbalance(_of_type(splits.present(), PictureSet))))
+        words = f"{total:,} pictures: classes compared, pictures not decoded (foveate doctor {splits.source} does it)"
     else:
-        problems = check_pictures(splits, progress).problems
-        checked = f"{total:,} pictures: all decoded, classes compared"
+        findings = check_pictures(splits, progress)
+        words = f"{total:,} pictures: all decoded, classes compared"
+    problems = findings.problems
     if len(problems) > MOST_LINES:
         problems = (
             *problems[:MOST_LINES],
@@ -135,7 +144,7 @@ def require_sound(splits: Splits[Any], progress: Progress | None = None) -> str:
         )
     if problems:
         raise UserError("\n".join(problems))
-    return checked
+    return Checked(words, findings.warnings)
 
 
 def _statistics(looks: list[Look]) -> Statistics | None:

@@ -1,8 +1,9 @@
 """COCO annotations: json files that list pictures, categories and objects. Nothing in them is taken on trust.
 
 Recognised by name: annotations/instances_train2017.json, annotations/train.json, the like for val and test, such files in the folder
-itself, and <split>/_annotations.coco.json beside the pictures. Pictures lie in images/<split>/, <split>/, images/, beside the json or
-in the folder itself; their file_name may begin with further folders.
+itself, and <split>/_annotations.coco.json beside the pictures; where there are none of these, one file for all pictures, such as
+instances.json or, as CVAT writes it, instances_default.json. Pictures lie in images/<split>/, <split>/, images/, beside the json or in
+the folder itself; their file_name may begin with further folders.
 """
 
 import re
@@ -17,14 +18,15 @@ import numpy.typing as npt
 from foveate.data.coco_entries import CocoFile, category_names, read_objects, read_pictures, same_categories
 from foveate.data.folders import ALL
 from foveate.data.layouts import PICTURE_FOLDERS, Form, in_words, one_each, split_folders, split_of
-from foveate.data.looking import sizes_of
 from foveate.data.objects import ObjectSet
 from foveate.data.pictures import Paths, shortened
 from foveate.data.scanning import Listing, list_folder, pictures_below
+from foveate.data.sizes import sizes_of
 from foveate.errors import UserError
 
 OTHER_KINDS = ("keypoints", "captions", "image_info", "panoptic", "stuff")
-WHOLE = {"instances", "annotations", "coco", "all", ""}
+UNSPLIT = "default"  # what CVAT calls pictures that it was given no split of
+WHOLE = {"instances", "annotations", "coco", "all", UNSPLIT, ""}
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,11 @@ def _locate(top: Listing, place: _Place, names: Sequence[str], below: Callable[[
 def _candidates(top: Listing, place: _Place) -> list[str]:
     """Folders below the root that may hold a split's pictures, the likely ones first."""
     folders = [name for name in top.folders if name.lower() in PICTURE_FOLDERS]
-    nested = [
-        f"{folder}/{name}" for folder in folders for name in list_folder(top.folder / folder).folders if split_of(name) == place.split
-    ]
-    own = [name for name in top.folders if split_of(name) == place.split]
+    nested = [f"{folder}/{name}" for folder in folders for name in list_folder(top.folder / folder).folders if _is_of(name, place.split)]
+    own = [name for name in top.folders if _is_of(name, place.split)]
     return list(dict.fromkeys([*nested, *(f"{name}/images" for name in own), *own, *folders, place.file.rpartition("/")[0], ""]))
+
+
+def _is_of(folder: str, split: str) -> bool:
+    """Whether a folder is called as a split, or as what is in none."""
+    return folder.lower() == UNSPLIT if split == ALL else split_of(folder) == split

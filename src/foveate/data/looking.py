@@ -1,12 +1,11 @@
-"""Looking at stored pictures in threads: their sizes by their headers, or all of their data, decoded once."""
+"""Looking at stored pictures in threads: all of their data, decoded once."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -90,22 +89,3 @@ def _look_at_mask(pictures: MaskSet, index: int) -> MaskLook:
         return MaskLook((0, 0), np.zeros(count, np.int64), 0, str(error))
     pixels = np.bincount(mask.ravel(), minlength=IGNORED + 1)
     return MaskLook((mask.shape[1], mask.shape[0]), pixels[:count], int(pixels[IGNORED]))
-
-
-def sizes_of(files: Sequence[Path]) -> npt.NDArray[np.int64]:
-    """(N, 2) width and height of pictures as they are read, upright; `UserError` naming the first of those that cannot be opened."""
-
-    def size(file: Path) -> tuple[int, int] | str:
-        try:
-            with open_picture(file) as image:
-                return upright_size(image)
-        except UserError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = list(threads.map(size, files, chunksize=CHUNK))
-    problems = [value for value in found if isinstance(value, str)]
-    if problems:
-        more = f" (and {len(problems) - 1} more pictures like it)" if len(problems) > 1 else ""
-        raise UserError(f"{problems[0]}{more}")
-    return np.array(found, dtype=np.int64).reshape(-1, 2)

@@ -15,10 +15,10 @@ import yaml
 
 from foveate.data.layouts import Form, Pair, find_pairs, in_words, match, names_in, without_partner
 from foveate.data.lists import read_lines
-from foveate.data.looking import sizes_of
 from foveate.data.objects import Annotated, ObjectSet, gathered
 from foveate.data.pictures import Paths, shortened
 from foveate.data.scanning import Listing
+from foveate.data.sizes import sizes_of
 from foveate.errors import UserError
 
 SUFFIXES = (".txt",)

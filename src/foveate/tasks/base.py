@@ -13,9 +13,6 @@ from foveate.data.examples import Examples
 Batch = Mapping[str, Tensor]
 Forward = Callable[..., Any]
 
-# Figures that stand for a model, shares of 1, and how they are called.
-HEADLINES = {"top1": "top-1", "box_ap": "box AP", "mask_ap": "mask AP", "miou": "mIoU"}
-
 
 class Results(Protocol):
     """What a model said to the held-out pictures, each exactly once."""
@@ -25,7 +22,7 @@ class Results(Protocol):
         ...
 
     def figures(self) -> dict[str, float]:
-        """Figures by name; at least one of `HEADLINES` among them."""
+        """Figures by name; at least one of `metric_names.HEADLINES` among them."""
         ...
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from foveate.card import ModelCard
 from foveate.data.dense_transforms import DenseAugmentation, ObjectTransform
 from foveate.data.examples import Examples, PicturesWithObjects
-from foveate.data.loader import equal_size_loader
 from foveate.data.objects import ObjectSet
-from foveate.data.sizes import input_sizes, wide_or_tall
+from foveate.data.sizes import wide_or_tall
 from foveate.tasks.base import Batch, Forward
+from foveate.tasks.dense_batches import whole_picture_batches
 from foveate.tasks.detections import DetectionResults, gather_objects, score_objects
 from foveate.tasks.settings import TrainSettings
 
@@ -69,12 +69,5 @@ def detection(fabric: Fabric, settings: TrainSettings, card: ModelCard, train_se
     scale = (settings.scale_low, settings.scale_high)
     augmentation = DenseAugmentation(scale, flip=settings.flip, color_jitter=settings.color_jitter)
     examples = PicturesWithObjects(train_set, ObjectTransform(recipe, augmentation, outlines=card.head == "mask_rcnn"))
-    evaluation = equal_size_loader(
-        PicturesWithObjects(held_out, ObjectTransform(recipe)),
-        input_sizes(held_out, recipe),
-        settings.batch_size,
-        fabric.global_rank,
-        fabric.world_size,
-        settings.num_workers,
-    )
+    evaluation = whole_picture_batches(fabric, held_out, recipe, settings.batch_size, settings.num_workers)
     return Detection(examples, evaluation, held_out)

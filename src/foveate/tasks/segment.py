@@ -14,12 +14,11 @@ from torch import Tensor
 from foveate.card import ModelCard, WholePicture
 from foveate.data.dense_transforms import DenseAugmentation, MaskTransform, whole_picture
 from foveate.data.examples import Examples, PicturesWithMasks
-from foveate.data.loader import equal_size_loader
 from foveate.data.masks import IGNORED, MaskSet
 from foveate.data.reading import upright_size
-from foveate.data.sizes import input_sizes
 from foveate.tasks.base import Batch, Forward
 from foveate.tasks.classify import inverse_frequencies
+from foveate.tasks.dense_batches import whole_picture_batches
 from foveate.tasks.pixels import PixelResults, class_map, gather_pixels, score_pixels
 from foveate.tasks.settings import TrainSettings
 
@@ -73,14 +72,7 @@ def segmentation(fabric: Fabric, settings: TrainSettings, card: ModelCard, train
     augmentation = DenseAugmentation(
         (settings.scale_low, settings.scale_high), settings.crop_size or recipe.short, settings.flip, settings.color_jitter
     )
-    evaluation = equal_size_loader(
-        PicturesWithMasks(held_out, MaskTransform(recipe)),
-        input_sizes(held_out, recipe),
-        settings.batch_size,
-        fabric.global_rank,
-        fabric.world_size,
-        settings.num_workers,
-    )
+    evaluation = whole_picture_batches(fabric, held_out, recipe, settings.batch_size, settings.num_workers)
     weights = balanced_pixel_weights(train_set).to(fabric.device) if settings.class_weights == "balanced" else None
     return Segmentation(PicturesWithMasks(train_set, MaskTransform(recipe, augmentation)), evaluation, held_out, weights)
 

@@ -11,7 +11,7 @@ from foveate.card import ModelCard
 from foveate.data.coco_entries import CocoFile, category_names, read_pictures
 from foveate.data.pictures import shortened
 from foveate.errors import UserError
-from foveate.run import write_text
+from foveate.whole_files import write_text
 
 Entry = dict[str, Any]
 

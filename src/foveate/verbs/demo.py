@@ -9,10 +9,10 @@ from rich.table import Table
 
 from foveate.errors import UserError
 from foveate.recipes import load_recipe
-from foveate.run import write_text
 from foveate.tasks.settings import TrainSettings
 from foveate.verbs.evaluate import evaluate
 from foveate.verbs.train import train
+from foveate.whole_files import write_text
 
 RECIPES = {"small FViT": "digits_fvit", "small T2T-ViT": "digits_t2t_vit"}
 

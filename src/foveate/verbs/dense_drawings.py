@@ -13,11 +13,12 @@ from foveate.data.masks import MaskSet
 from foveate.data.objects import ObjectSet
 from foveate.data.reading import read_picture
 from foveate.overlays import draw_classes, draw_objects
-from foveate.plots import confusion_matrix, contact_sheet
+from foveate.plots.confusion import confusion_matrix
+from foveate.plots.contact_sheet import contact_sheet
 from foveate.run import RunFolder
 from foveate.tasks.detections import DetectionResults
 from foveate.tasks.pixels import PixelResults
-from foveate.verbs.sheets import with_classes, with_objects
+from foveate.verbs.sheets import spread, with_classes, with_objects
 
 EXAMPLES = 6
 SHOWN_FROM = 0.3
@@ -27,7 +28,7 @@ SIDE = 448
 def draw_found(run: RunFolder, title: str, pictures: ObjectSet, results: DetectionResults) -> None:
     """Pictures spread evenly over the set, as annotated and as found."""
     pairs = []
-    for index in _evenly(len(pictures)):
+    for index in spread(len(pictures), EXAMPLES):
         with pictures.open(index) as image:
             picture = read_picture(image, 3)
         pairs.append((with_objects(pictures, index) or picture, found_on(picture, results.found[index], pictures), pictures.name(index)))
@@ -58,16 +59,12 @@ def draw_segmented(
     """
     confusion_matrix(results.counts, pictures.class_names, run.confusion, title=title, unit="pixels")
     pairs = []
-    for index in _evenly(len(pictures)):
+    for index in spread(len(pictures), EXAMPLES):
         with pictures.open(index) as image:
             picture = read_picture(image, 3)
         seen = draw_classes(picture, classes_on(index), pictures.class_names)
         pairs.append((with_classes(pictures, index) or picture, seen, pictures.name(index)))
     _draw_pairs(run, f"{title}: as annotated, and as found", pairs)
-
-
-def _evenly(length: int) -> list[int]:
-    return sorted({round(place) for place in np.linspace(0, length - 1, min(length, EXAMPLES))})
 
 
 def _draw_pairs(run: RunFolder, title: str, pairs: Sequence[tuple[Image.Image, Image.Image, str]]) -> None:

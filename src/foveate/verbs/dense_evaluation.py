@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,29 +11,18 @@ from lightning.fabric import Fabric
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from foveate.data.dense_transforms import MaskTransform, ObjectTransform
-from foveate.data.examples import PicturesWithMasks, PicturesWithObjects
-from foveate.data.loader import equal_size_loader
 from foveate.data.masks import MaskSet
 from foveate.data.objects import ObjectSet
-from foveate.data.sizes import input_sizes
-from foveate.errors import UserError
 from foveate.heads.tiling import looking
+from foveate.metric_names import spoken
 from foveate.opening import open_model
-from foveate.run import write_text
+from foveate.tasks.dense_batches import whole_picture_batches
 from foveate.tasks.detections import DetectionResults, gather_objects, score_objects
 from foveate.tasks.pixels import PixelResults, gather_pixels, score_pixels
+from foveate.whole_files import write_text
 
-COLUMNS = {
-    "count": "objects",
-    "box_ap": "box AP",
-    "box_ap50": "box AP50",
-    "mask_ap": "mask AP",
-    "mask_ap50": "mask AP50",
-    "iou": "IoU",
-    "accuracy": "accuracy",
-    "share": "share of pixels",
-}
+FIGURES = ("box_ap", "box_ap50", "mask_ap", "mask_ap50", "iou", "accuracy")
+COLUMNS = {"count": "objects", **{name: spoken(name) for name in FIGURES}, "share": "share of pixels"}
 
 
 @dataclass(frozen=True)
@@ -111,24 +99,12 @@ def _cell(value: float | int | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.1%}"
 
 
-def spoken(figure: str) -> str:
-    """`box_ap50` as "box AP50"."""
-    return figure.replace("_", " ").replace("ap", "AP").replace("ar1", "AR1").replace("miou", "mIoU")
-
-
 def measure(fabric: Fabric, source: Path, pictures: ObjectSet | MaskSet, options: DenseOptions) -> dict[str, Any]:
     """One process's share of the work; fields of `DenseEvaluation`, the same on every process."""
     model, card = open_model(source)
     pictures = pictures.with_classes(card.class_names)
     model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    recipe = card.whole_picture
-    examples = (
-        PicturesWithObjects(pictures, ObjectTransform(recipe))
-        if isinstance(pictures, ObjectSet)
-        else PicturesWithMasks(pictures, MaskTransform(recipe))
-    )
-    sizes = input_sizes(pictures, recipe)
-    loader = equal_size_loader(examples, sizes, options.batch_size, fabric.global_rank, fabric.world_size, options.num_workers)
+    loader = whole_picture_batches(fabric, pictures, card.whole_picture, options.batch_size, options.num_workers)
     fabric.barrier()  # the clock starts when the last process is ready
     start = time.perf_counter()
     results: DetectionResults | PixelResults
@@ -156,10 +132,3 @@ def _written(results: DetectionResults, file: Path | None) -> tuple[str, ...]:
     for kind in results.kinds:
         write_text(names[kind], results.to_coco_json(kind))
     return tuple(str(names[kind]) for kind in results.kinds)
-
-
-def refuse_misplaced(task: str, given: Mapping[str, tuple[bool, str]]) -> None:
-    """`UserError` for an option that is given (name -> whether, and the task that it belongs to) to a model of another task."""
-    for name, (there, owner) in given.items():
-        if there and owner != task:
-            raise UserError(f"--{name}: found with a model for the task {task!r}, expected one for {owner!r}; leave it out")

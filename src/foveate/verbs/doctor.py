@@ -1,6 +1,7 @@
 """`foveate doctor`: look a data set over before training on it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ class DoctorReport:
             kinds = ", ".join(f"{count} {kind}" for kind, count in found.kinds.items())
             lines += ["", f"{found.pictures} pictures decoded: {kinds}; width x height: {', '.join(sizes)}"]
         lines += [f"{split}: {found}" for split, found in self.objects.items()]
-        return "\n".join([*lines, *_listed("warning", self.warnings), *_listed("problem", self.problems)])
+        for what, findings in (("warning", self.warnings), ("problem", self.problems)):
+            lines += ["", *(listed(what, findings, MOST_LINES, "--json lists all") or [f"no {what}s"])]
+        return "\n".join(lines)
 
     def _table(self) -> list[str]:
         """Pictures, objects or shares of pixels by class and split; of many classes only the extremes."""
@@ -144,8 +147,9 @@ def _checked(splits: Splits[Any]) -> Findings:
         return check_pictures(splits, lambda done, total: bar.update(task, completed=done, total=total))
 
 
-def _listed(what: str, lines: tuple[str, ...]) -> list[str]:
+def listed(what: str, lines: Sequence[str], most: int, elsewhere: str) -> list[str]:
+    """How many there are, the first `most` of them, and where all can be seen; nothing where there are none."""
     if not lines:
-        return ["", f"no {what}s"]
-    more = [f"  ... and {len(lines) - MOST_LINES} more; --json lists all"] if len(lines) > MOST_LINES else []
-    return ["", f"{len(lines)} {what}{'s' * (len(lines) > 1)}:", *(f"  {line}" for line in lines[:MOST_LINES]), *more]
+        return []
+    more = [f"  ... and {len(lines) - most} more; {elsewhere}"] if len(lines) > most else []
+    return [f"{len(lines)} {what}{'s' * (len(lines) > 1)}:", *(f"  {line}" for line in lines[:most]), *more]

@@ -15,7 +15,10 @@ from foveate.data.objects import ObjectSet
 from foveate.data.pictures import PictureSet, StoredPictures
 from foveate.data.reading import read_thumbnail
 from foveate.layers.gabor import LearnableGaborFilter
-from foveate.plots import confusion_matrix, contact_sheet, gabor_sheet, gabor_titles, learning_curves
+from foveate.plots.confusion import confusion_matrix
+from foveate.plots.contact_sheet import contact_sheet
+from foveate.plots.curves import learning_curves
+from foveate.plots.gabor import gabor_sheet, gabor_titles
 from foveate.run import RunFolder
 from foveate.tasks.base import Forward, Results
 from foveate.tasks.detections import DetectionResults
@@ -23,6 +26,7 @@ from foveate.tasks.pixels import PixelResults
 from foveate.tasks.results import PictureResults
 from foveate.tasks.segment import classes_on
 from foveate.verbs.dense_drawings import draw_found, draw_segmented
+from foveate.verbs.sheets import spread
 
 EXAMPLES = 24
 WRONG_EXAMPLES = 8
@@ -52,11 +56,6 @@ def gabor_filters(model: nn.Module) -> GaborFilters | None:
     kernels, wavelengths, orientations = (torch.cat(column).cpu().float().numpy() for column in columns)
     chosen = spread(len(kernels), FILTERS)
     return GaborFilters(kernels[chosen], wavelengths[chosen], orientations[chosen])
-
-
-def spread(length: int, most: int) -> list[int]:
-    """At most `most` places, evenly spread from the first to the last of `length`."""
-    return sorted({round(place) for place in np.linspace(0, length - 1, min(length, most))})
 
 
 def draw_training(

@@ -18,15 +18,19 @@ from foveate.data.opening import open_data
 from foveate.data.pictures import PictureSet, StoredPictures, shortened
 from foveate.data.transforms import evaluation_transform
 from foveate.errors import UserError
+from foveate.metric_names import spoken
 from foveate.opening import open_model, read_card
 from foveate.run import RunFolder
 from foveate.tasks.devices import Devices, launch
 from foveate.tasks.results import gather_results, score_pictures
 from foveate.tasks.settings import Accelerator, Precision
-from foveate.verbs.dense_evaluation import DenseEvaluation, DenseOptions, measure, refuse_misplaced
+from foveate.verbs.dense_evaluation import DenseEvaluation, DenseOptions, measure
+from foveate.verbs.own_options import require_own_options
 from foveate.verbs.picture_files import check_writable
 
 Split = Literal["auto", "train", "val", "test"]
+# The options that only models of one task understand.
+OWN_OPTIONS = {"classify": (), "detect": ("results",), "segment": ("flip", "tile")}
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Evaluation:
         return json.dumps(values, indent=2)
 
     def __str__(self) -> str:
-        shares = [f"{name.replace('top', 'top-')} {self.figures[name]:.2%}" for name in ("top1", "top5") if name in self.figures]
+        shares = [f"{spoken(name)} {self.figures[name]:.2%}" for name in ("top1", "top5") if name in self.figures]
         shares.append(f"loss {self.figures['loss']:.4f}")
         speed = f"{self.seconds:.1f} s, {self.pictures / self.seconds:.0f} pictures/s, processes: {self.processes}"
         return f"{self.source} on {self.data} ({self.split}): {', '.join(shares)}; {self.pictures} pictures seen; {speed}"
@@ -144,7 +148,8 @@ def evaluate(
     check_writable(results)
     chosen = Devices(accelerator, devices, precision=precision)
     task: Any = read_card(source).task
-    refuse_misplaced(task, {"results": (results is not None, "detect"), "flip": (flip, "segment"), "tile": (tile > 0, "segment")})
+    given = {"results": results is not None, "flip": flip, "tile": tile > 0}
+    require_own_options([name for name, there in given.items() if there], OWN_OPTIONS, task, source)
     kept = RunFolder(source).read_recipe() if RunFolder(source).recipe.is_file() else {}
     fraction = kept.get("val_fraction", 0.2) if val_fraction is None else val_fraction
     held_out = kept.get("seed", 0) if seed is None else seed

@@ -15,6 +15,7 @@ from rich.progress import Progress
 from foveate.data.pictures import shortened
 from foveate.data.reading import SUFFIXES
 from foveate.errors import UserError
+from foveate.whole_files import whole_file
 
 Read = TypeVar("Read")
 
@@ -106,16 +107,10 @@ class ResultFolder:
         return cls(path, unique_names(files))
 
     def save(self, place: int, ending: str, picture: Image.Image) -> str:
-        """Write what was made of picture `place` as a PNG, under a temporary name until it is whole; the path it got."""
+        """Write what was made of picture `place` as a PNG; the path it got."""
         path = self.path / f"{self.names[place]}_{ending}.png"
-        draft = path.with_name(f".{path.name}.draft")
-        try:
-            picture.save(draft, format="PNG")
-            draft.replace(path)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another --out, or make room") from None
-        finally:
-            draft.unlink(missing_ok=True)
+        with whole_file(path) as part:
+            picture.save(part, format="PNG")
         return str(path)
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-from foveate.card import ModelCard
 from foveate.errors import UserError
 from foveate.opening import open_model
-from foveate.run import write_text
+from foveate.verbs.own_options import require_own_options
 from foveate.verbs.picture_files import check_writable, find_pictures
 from foveate.verbs.predict_classes import predict_classes
 from foveate.verbs.predictions import Job, Predictions
+from foveate.whole_files import write_text
 
 # The options that only models of one task understand.
 OWN_OPTIONS = {
@@ -19,7 +19,6 @@ OWN_OPTIONS = {
     "detect": ("threshold", "out", "results", "annotations"),
     "segment": ("out", "flip", "tile"),
 }
-WHAT_IT_DOES = {"classify": "classifies", "detect": "detects", "segment": "segments"}
 
 
 def predict(
@@ -72,23 +71,12 @@ def predict(
     model, card = open_model(source)
     values = {"top": top, "batch_size": batch_size, "threshold": threshold, "out": out, "results": results, "annotations": annotations}
     given = {name: value for name, value in {**values, "flip": flip or None, "tile": tile or None}.items() if value is not None}
-    _refuse_foreign(given, card, source)
+    require_own_options(given, OWN_OPTIONS, card.task, source)
     place = choose_device(device)
     result = _predictions(Job(model.to(place), card, place, tuple(files), tuple(notes), sheet), given)
     if csv is not None:
         write_text(csv, result.to_csv())
     return result
-
-
-def _refuse_foreign(given: dict[str, Any], card: ModelCard, source: Path) -> None:
-    """`UserError` for options that a model of this task has no use for."""
-    own = OWN_OPTIONS[card.task]
-    foreign = [f"--{name.replace('_', '-')}" for name in given if name not in own]
-    if foreign:
-        known = ", ".join(f"--{name.replace('_', '-')}" for name in own)
-        raise UserError(
-            f"{source}: found {', '.join(foreign)} for a model that {WHAT_IT_DOES[card.task]}, expected of such options only {known}"
-        )
 
 
 def _predictions(job: Job, options: dict[str, Any]) -> Predictions[Any]:

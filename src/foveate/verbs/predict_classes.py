@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from foveate.data.reading import open_picture, read_thumbnail
 from foveate.data.transforms import evaluation_transform
 from foveate.errors import UserError
-from foveate.plots import contact_sheet
+from foveate.plots.contact_sheet import contact_sheet
 from foveate.verbs.picture_files import read_ahead
 from foveate.verbs.predictions import MOST_ON_SHEET, Job, Predictions, plain_table
 

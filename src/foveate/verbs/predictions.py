@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from foveate.card import ModelCard, WholePicture
 from foveate.data.dense_transforms import whole_picture
 from foveate.data.reading import open_picture, upright_size
-from foveate.plots import contact_sheet
+from foveate.plots.contact_sheet import contact_sheet
 
 MOST_ON_SHEET = 96
 READ_AHEAD = 4

@@ -13,13 +13,18 @@ from foveate.data.pictures import PictureSet, Splits
 from foveate.data.reading import read_picture, read_thumbnail
 from foveate.errors import UserError
 from foveate.overlays import draw_classes, draw_objects
-from foveate.plots import contact_sheet
+from foveate.plots.contact_sheet import contact_sheet
 
 MOST_CLASSIFIED = 48
 MOST_ANNOTATED = 12
 LOOKED_AT = 200  # masks are large, some say enough
 SIDE = 448
 COLUMNS = 3
+
+
+def spread(length: int, most: int) -> list[int]:
+    """At most `most` places, evenly spread from the first to the last of `length`."""
+    return sorted({round(place) for place in np.linspace(0, length - 1, min(length, most))})
 
 
 def draw_sheet(splits: Splits[Any], sheet: Path) -> None:

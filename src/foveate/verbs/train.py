@@ -3,7 +3,7 @@
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import count
 from math import ceil
@@ -16,28 +16,25 @@ import torch
 import torchvision
 from lightning.fabric import Fabric
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from foveate import __version__
-from foveate.card import Preprocessing, WholePicture
 from foveate.counting import count_parameters
-from foveate.data.check import require_sound
+from foveate.data.check import Checked, require_sound
 from foveate.data.loader import stream_loader
 from foveate.data.opening import open_data
 from foveate.data.order import TrainingStream
 from foveate.data.pictures import Splits, StoredPictures
 from foveate.errors import UserError
+from foveate.metric_names import HEADLINES, spoken
 from foveate.run import RunFolder
-from foveate.tasks.base import HEADLINES, Task
+from foveate.tasks.base import Task
 from foveate.tasks.choose import make_task, prepare
 from foveate.tasks.devices import Devices, launch, repeatable
 from foveate.tasks.loop import Length, Training
-from foveate.tasks.preparation import Prepared
 from foveate.tasks.progress import Report
-from foveate.tasks.schedule import peak_learning_rate
 from foveate.tasks.settings import TrainSettings
 from foveate.verbs.drawings import draw_results, draw_training, gabor_filters
+from foveate.verbs.training_plan import plan, resolved, tell_warnings, warmup_note
 
 FREE_ON_RESUME = {"num_workers", "checkpoint_minutes", "checkpoint_every_steps", "tensorboard", "resume"}
 
@@ -70,9 +67,9 @@ class TrainResult:
     replaced: dict[str, int]
 
     def __str__(self) -> str:
-        before = {f"last_{name}": f"{spoken} before averaging" for name, spoken in HEADLINES.items()}
-        names = {**HEADLINES, "top5": "top-5", "box_ap50": "box AP50", "pixel_accuracy": "pixel accuracy", **before}
-        shares = [f"{spoken} {self.figures[name]:.2%}" for name, spoken in names.items() if name in self.figures]
+        names = {name: spoken(name) for name in (*HEADLINES, "top5", "box_ap50", "pixel_accuracy")}
+        names |= {f"last_{name}": f"{words} before averaging" for name, words in HEADLINES.items()}
+        shares = [f"{words} {self.figures[name]:.2%}" for name, words in names.items() if name in self.figures]
         shares += [f"loss {self.figures['loss']:.4f}"] if "loss" in self.figures else []
         text = f"{self.model}: {', '.join(shares)} on {self.pictures} held-out pictures"
         text += f"; {self.steps} steps in {self.minutes:.1f} min, {self.images_per_second:.0f} pictures/s; run folder {self.run}"
@@ -125,7 +122,7 @@ def _train(fabric: Fabric, settings: TrainSettings) -> dict[str, Any]:
             settings.data, task=settings.task, val_fraction=settings.val_fraction, list_file=settings.list_file, seed=settings.seed
         )
         train_set, held_out = _sets(splits)
-        checked = require_sound(splits) if fabric.is_global_zero else ""
+        checked = require_sound(splits) if fabric.is_global_zero else Checked("", ())
         prepared = prepare(settings, train_set, __version__)
         filters = gabor_filters(prepared.model)
         if prepared.card.task == "detect":
@@ -138,13 +135,13 @@ def _train(fabric: Fabric, settings: TrainSettings) -> dict[str, Any]:
         run = _run_folder(fabric, settings)
         report = Report(None, length.steps)
         if fabric.is_global_zero:
-            resolved = _resolved(fabric, settings, prepared, stream)
+            values = resolved(fabric, settings, prepared, stream)
             console = Console(stderr=True)
-            console.print(
-                _plan((*splits.notes, checked, *prepared.notes, *_warmup_note(settings)), settings, (train_set, held_out), resolved)
-            )
+            notes = (*splits.notes, checked.words, *prepared.notes, *warmup_note(settings))
+            console.print(plan(notes, settings, (train_set, held_out), values))
+            tell_warnings(console, checked.warnings, settings.data)
             if settings.resume is None:
-                run.write_recipe(replace(settings, out=None).plain(), {**resolved, **_versions()})
+                run.write_recipe(replace(settings, out=None).plain(), {**values, **_versions()})
             report = Report(console, length.steps, run.write_metrics, run.path / "tensorboard" if settings.tensorboard else None)
 
         training = Training(fabric, prepared.model, settings, length, run.checkpoint, report)
@@ -217,55 +214,9 @@ def _free_name(settings: TrainSettings) -> Path:
     return next(path for n in count(1) if not (path := Path("runs") / f"{name}-{n}").exists())
 
 
-def _resolved(fabric: Fabric, settings: TrainSettings, prepared: Prepared, stream: TrainingStream) -> dict[str, Any]:
-    """What the settings come to with these pictures on this machine."""
-    cuda = fabric.device.type == "cuda"
-    device = torch.cuda.get_device_name(fabric.device) if cuda else f"{fabric.device.type}, {torch.get_num_threads()} threads"
-    rate = peak_learning_rate(settings, stream.global_batch)
-    limit = f", or as many as {settings.max_minutes:g} min allow" if settings.max_minutes else ""
-    named = " on ".join(filter(None, (prepared.card.head, settings.model)))
-    return {
-        "model": f"{named}, {count_parameters(prepared.model):,} parameters",
-        "input": _input(settings, prepared.card.task, prepared.card.preprocessing),
-        "learning rate": f"{rate:.4g} = {settings.lr:g} per {settings.lr_reference_batch or stream.global_batch} pictures",
-        "batch": f"{stream.global_batch} = {settings.batch_size} x {settings.accumulate} accumulated x {fabric.world_size} processes",
-        "steps": f"{stream.total_steps} in {settings.total_epochs} epochs of {stream.steps_per_epoch}{limit}",
-        "left out per epoch": f"{stream.left_out} pictures, others each time, as they do not fill a batch",
-        "device": f"{device}, {settings.precision}",
-    }
-
-
-def _input(settings: TrainSettings, task: str, recipe: Preprocessing | WholePicture) -> str:
-    """What the model is fed with, in words."""
-    if isinstance(recipe, Preprocessing):
-        return f"{recipe.size[0]} x {recipe.size[1]} px, {recipe.channels} channels; to evaluate: {recipe.resize} px, centre cut"
-    cut = f", cut to {settings.crop_size or recipe.short} px" if task == "segment" else ""
-    varied = f", times {settings.scale_low:g} to {settings.scale_high:g}" if settings.scale_low < settings.scale_high else ""
-    return f"whole pictures, short side {recipe.short} px, long at most {recipe.long} px{varied}{cut}, {recipe.channels} channels"
-
-
-def _warmup_note(settings: TrainSettings) -> list[str]:
-    used, wanted = settings.fitting_warmup_epochs, settings.warmup_epochs
-    return [] if used == wanted else [f"warm-up of {used:g} epochs instead of {wanted:g}, which is more than half of the training"]
-
-
 def _versions() -> dict[str, str]:
     versions = {module.__name__: str(module.__version__) for module in (torch, torchvision, timm, lightning)}
     return {"foveate": __version__, "python": platform.python_version(), **versions}
-
-
-def _plan(notes: Iterable[str], settings: TrainSettings, sets: tuple[StoredPictures, StoredPictures], resolved: dict[str, Any]) -> Table:
-    """What is going to happen, for the user to stop it in time."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    pictures = ", ".join(f"{len(each):,} {each.split}" for each in sets)
-    rows = {"data": f"{settings.data}: {pictures}, {len(sets[0].class_names)} classes", **resolved}
-    for name, value in rows.items():
-        table.add_row(name, Text(value))
-    for note in notes:
-        table.add_row("note", Text(note))
-    return table
 
 
 def _of_all_processes(fabric: Fabric, counts: Mapping[str, int]) -> dict[str, int]:

@@ -3,9 +3,11 @@
 What a file is, its content says; its name does not matter.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -55,15 +57,36 @@ def read_weights(path: str | Path) -> WeightFile:
         UserError: one line, where there is no such file, or it is damaged, of another kind, or asks to run anything.
     """
     path = Path(path)
-    try:
+    with _one_line(path):
         file = _read(path, _layout(path))
+    if strange := [name for name in file.tensors if not name.isprintable()]:
+        raise UserError(f"{path}: found {len(strange)} tensors whose names are not text, expected names of parameters")
+    return file
+
+
+def read_stored_card(path: str | Path) -> ModelCard | None:
+    """The model card in the header of a weight file, without reading any weights; None where it has none.
+
+    Raises:
+        UserError: as `read_weights`, for what shows in the header.
+    """
+    path = Path(path)
+    with _one_line(path):
+        if _layout(path) != "safetensors":
+            return None
+        with _safetensors(path) as file:
+            return _card(file)
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Turns whatever is wrong with a file into a `UserError`."""
+    try:
+        yield
     except UnreadableError as error:
         raise UserError(f"{path}: {error}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected a weight file") from None
-    if strange := [name for name in file.tensors if not name.isprintable()]:
-        raise UserError(f"{path}: found {len(strange)} tensors whose names are not text, expected names of parameters")
-    return file
 
 
 def _read(path: Path, layout: FileLayout | Literal["torch, before 1.6"]) -> WeightFile:
@@ -110,13 +133,24 @@ def _describe(start: bytes) -> str:
 
 
 def _read_safetensors(path: Path) -> WeightFile:
+    with _safetensors(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, as the file is no dictionary
+        return WeightFile(tensors, "safetensors", "bare", _card(file))
+
+
+@contextmanager
+def _safetensors(path: Path) -> Iterator[Any]:
+    """The file, of which only the header is read yet."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, as the file is no dictionary
-            text = (file.metadata() or {}).get(CARD_KEY)
+            yield file
     except SafetensorError as error:
         raise UnreadableError(f"found a damaged .safetensors ({error})") from None
+
+
+def _card(file: Any) -> ModelCard | None:
+    text = (file.metadata() or {}).get(CARD_KEY)
     try:
-        return WeightFile(tensors, "safetensors", "bare", ModelCard.from_json(text) if text else None)
+        return ModelCard.from_json(text) if text else None
     except (UserError, RecursionError) as error:
         raise UnreadableError(str(error)) from None

@@ -1,8 +1,6 @@
 """Writing weights: .safetensors with a model card, and .pdparams for Paddle. A file appears whole or not at all."""
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,6 +12,7 @@ from foveate.errors import UserError
 from foveate.weights.names import layout_of_ours, to_theirs
 from foveate.weights.paddle_files import paddle_pickle
 from foveate.weights.readers import CARD_KEY
+from foveate.whole_files import whole_file
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], card: ModelCard) -> None:
@@ -25,7 +24,7 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], card: Mod
     # A copy each, as tensors that share memory, or stand in it with gaps, cannot be stored as they are.
     copies = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     content = save(copies, metadata={CARD_KEY: card.to_json(), "format": "pt"})
-    with _whole_file(Path(path)) as part:
+    with whole_file(Path(path)) as part:
         part.write_bytes(content)
 
 
@@ -43,18 +42,5 @@ def write_paddle(path: str | Path, tensors: Mapping[str, Tensor], *, token_order
         tensors = to_theirs(tensors, layout)
     if any(tensor.dtype == torch.bfloat16 for tensor in tensors.values()):
         raise UserError(f"{path}: found bfloat16 weights, which numpy cannot hold, expected float32 or float16; convert them first")
-    with _whole_file(Path(path)) as part, part.open("wb") as file:
+    with whole_file(Path(path)) as part, part.open("wb") as file:
         file.writelines(paddle_pickle({name: tensor.detach().cpu() for name, tensor in tensors.items()}))
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; renamed to `path` at the end, and taken away if anything goes wrong before."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); name a file in a folder that exists and is writable") from None
-    finally:
-        part.unlink(missing_ok=True)

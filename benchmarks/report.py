@@ -81,6 +81,26 @@ def growth_table(record: dict[str, Any]) -> str:
     return table(rows) + f"\n{_machine(record)}.\n"
 
 
+def speed_table(record: dict[str, Any]) -> str:
+    """What `foveate bench` measured, by `speed.py`; against the peers that the rows hold."""
+    sizes = len({row["size"] for row in record["rows"]}) > 1
+    against = [name for name in ("regnety_016", "poolformer_s12", "resnet18", "deit_small_patch16_224") if not sizes]
+    speed = {row["model"]: row["images_per_second"] for row in record["rows"] if row["form"] == "eager"}
+    rows = [["model", "form", *(["px"] if sizes else []), "pictures/s", "spread", *(f"x {name}" for name in against)]]
+    rows[0] += ["peak MiB", "GMACs", "of matrix product"]
+    for row in record["rows"]:
+        ratios = [f"{row['images_per_second'] / speed[name]:.2f}" for name in against]
+        spread = f"{row['slowest_round']:.1f} to {row['fastest_round']:.1f}"
+        tail = f"{row['peak_bytes'] / 2**20:,.0f}", f"{row['macs'] / 1e9:.2f}", f"{row['matrix_share']:.0%}"
+        side = [str(row["size"])] if sizes else []
+        rows.append([row["model"], row["form"], *side, f"{row['images_per_second']:.1f}", spread, *ratios, *tail])
+    first, ceilings = record["rows"][0], record["ceilings"]
+    product, copy = 2 * ceilings["macs_per_second"] / 1e9, ceilings["bytes_per_second"] / 1e9
+    case = f"Batch {first['batch']}, {first['dtype']}, {record['threads']} threads"
+    origin = f"{case}; matrix product {product:.0f} GFLOP/s, copy {copy:.0f} GB/s; {_machine(record)}. Command:"
+    return f"{table(rows)}\n{origin}\n\n    {record['command']}\n"
+
+
 def _machine(record: dict[str, Any]) -> str:
     return f"{record['hardware']}, torch {record['versions']['torch']}, {record['date']}"
 
@@ -94,7 +114,12 @@ def _origin(record: dict[str, Any]) -> str:
 
 def written(record: dict[str, Any]) -> str:
     """The table of any result file."""
-    tables = {"foveate demo": demo_table, "benchmarks/dense_cost.py step": step_table, "benchmarks/dense_cost.py growth": growth_table}
+    tables = {
+        "foveate demo": demo_table,
+        "foveate bench": speed_table,
+        "benchmarks/dense_cost.py step": step_table,
+        "benchmarks/dense_cost.py growth": growth_table,
+    }
     if record["method"] in tables:
         return tables[record["method"]](record)
     return dense_table(record) if "head" in record["runs"][0] else from_scratch_table(record)

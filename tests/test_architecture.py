@@ -8,31 +8,35 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "foveate"
-GROUND = {"errors", "card"}
+GROUND = {"errors", "card", "whole_files"}
 # Each room, and the rooms it may import from beside its own.
 ARROWS = {
     "errors": set(),
+    "whole_files": {"errors"},
     "card": {"errors"},
+    "metric_names": set(),
     "layers": set(),
     "weights": GROUND,
     "data": GROUND,
     "lettering": set(),
-    "plots": GROUND | {"lettering"},
+    "plots": GROUND | {"lettering", "metric_names"},
     "overlays": {"lettering"},
     "counting": set(),
+    "memory": set(),
     "published": set(),
     "recipes": GROUND,
     "models": {"layers"},
     "factory": GROUND | {"models", "weights"},
     "heads": GROUND | {"factory", "layers", "weights"},
+    "speed": GROUND | {"factory", "counting", "layers", "memory", "models"},
     "opening": GROUND | {"factory", "heads", "weights"},
     "run": GROUND | {"weights"},
-    "tasks": GROUND | {"factory", "heads", "data", "weights"},
+    "tasks": GROUND | {"factory", "heads", "data", "weights", "metric_names"},
     "verbs": GROUND
-    | {"__init__", "factory", "heads", "opening", "layers", "data", "weights", "tasks", "run", "plots", "overlays", "counting"}
-    | {"published", "recipes"},
-    "cli": GROUND | {"verbs", "data", "tasks", "recipes"},
-    "__init__": {"factory", "opening", "weights"},
+    | {"__init__", "factory", "heads", "opening", "layers", "data", "weights", "tasks", "run", "plots", "overlays", "counting", "speed"}
+    | {"published", "recipes", "metric_names"},
+    "cli": GROUND | {"verbs", "data", "tasks", "recipes", "memory"},
+    "__init__": {"factory", "memory", "opening", "speed", "weights"},
     "__main__": set(),
 }
 

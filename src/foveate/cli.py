@@ -17,6 +17,7 @@ from rich.console import Console
 
 from foveate.data.opening import likely_task
 from foveate.errors import UserError
+from foveate.memory import keep_freed_memory
 from foveate.recipes import list_recipes, load_recipe
 from foveate.tasks.settings import TrainSettings
 from foveate_command import VERBS
@@ -35,6 +36,7 @@ class HelpFormatter(DefaultHelpFormatter):
 def run_verb(verb: str, arguments: Sequence[str]) -> int:
     """Run `foveate verb arguments` and print its result; the exit code: 0, 2 for a user's mistake, 130 when interrupted."""
     quieten_libraries()
+    keep_freed_memory()
     debug = "--debug" in arguments
     try:
         function = getattr(import_module(f"foveate.verbs.{verb}"), verb)

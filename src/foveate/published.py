@@ -49,3 +49,23 @@ PUBLISHED: dict[str, Published] = {
     "t2t_vit_dense": Published(23_647_062, 5_276_107_968, 80.6, T2T, weights=False),
     "t2t_vit_16_ghost": Published(16_253_262, 3_797_321_216, 79.5, T2T, weights=False),
 }
+
+
+# Well-known peers, by their names in timm; sources are the papers that introduced the accuracy.
+PEERS: dict[str, float] = {
+    "resnet18": 69.8,
+    "resnet50": 76.1,
+    "regnety_008": 76.3,
+    "regnety_016": 78.0,
+    "regnety_040": 79.4,
+    "deit_small_patch16_224": 79.8,
+    "deit_base_patch16_224": 81.8,
+    "poolformer_s12": 77.2,
+    "poolformer_s24": 80.3,
+    "poolformer_s36": 81.4,
+}
+
+
+def published_top1(model: str) -> float | None:
+    """ImageNet-1K top-1 in percent as published for one of our models or a well-known peer; None where none is kept here."""
+    return PUBLISHED[model].top1 if model in PUBLISHED else PEERS.get(model)

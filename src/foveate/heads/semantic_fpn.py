@@ -38,9 +38,9 @@ class SemanticFPN(DenseModel):
     """Every level of the pyramid is brought to the finest one's stride by convolutions, group norms and doublings, then all are added.
 
     The blocks are segmentation-models-pytorch's but for their doublings (`LevelBlock`). Its own `FPN` has no 3x3 convolutions behind the
-    pyramid's levels (26.1 M parameters with ResNet-50 and 150 classes), the paper and its followers have: torchvision's pyramid stands here,
-    28.5 M as the papers print. Group norm is the paper's too (mmsegmentation has batch norm there); the paper knows no dropout here, and
-    neither does this.
+    pyramid's levels (26.1 M parameters with ResNet-50 and 150 classes), the paper and its followers have: torchvision's pyramid stands
+    here, 28.5 M as the papers print. Group norm is the paper's too (mmsegmentation has batch norm there); the paper knows no dropout here,
+    and neither does this.
     """
 
     class_layers = ("classifier",)

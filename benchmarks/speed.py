@@ -1,0 +1,31 @@
+"""Our models beside their peers: `foveate bench` on the cases that docs/performance.md tells of, one JSON file each.
+
+    python benchmarks/speed.py infer | train | size
+
+Method: that of `foveate bench`: every model in a process of its own, in turns, after passes to warm up; medians of the rounds, smallest and
+largest beside; the machine's matrix product and copy measured between the rounds. `infer`: batch 16 at 224 px, float32, ours also after
+`foveate.optimize`. `train`: batch 8, forward, cross-entropy, backward, AdamW. `size`: 224 to 1024 px, one picture, without gradients.
+"""
+
+import argparse
+
+from record import foveate, head, write
+
+PEERS = ("regnety_016", "poolformer_s12", "resnet18", "deit_small_patch16_224")
+CASES = {
+    "infer": ("fvit_tiny_dp", "fvit_tiny", "t2t_vit_7", "t2t_vit_14", *PEERS, "--optimize", "--rounds", "5"),
+    "train": ("fvit_tiny_dp", "fvit_tiny", "t2t_vit_14", *PEERS, "--mode", "train", "--batch", "8", "--rounds", "3"),
+    "size": ("fvit_small", "t2t_vit_14", "deit_small_patch16_224", "--grow", "size", "--batch", "1", "--rounds", "3"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=CASES)
+    what = parser.parse_args().what
+    record = foveate("bench", *CASES[what])
+    write(f"speed_{what}", {**head("foveate bench"), "command": " ".join(("foveate bench", *CASES[what])), **record})
+
+
+if __name__ == "__main__":
+    main()

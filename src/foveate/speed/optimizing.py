@@ -1,0 +1,80 @@
+"""`foveate.optimize`: a model rewritten for inference, with the same outputs."""
+
+import copy
+import logging
+import shutil
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+
+from foveate.layers.gabor import LearnableGaborFilter
+from foveate.models.fvit import BionicFocalVisionBlock, FViT
+from foveate.models.t2t_vit import Block
+from foveate.speed.folding import fold_batch_norm, fold_norm
+
+_logger = logging.getLogger(__name__)
+
+
+def optimize(model: nn.Module, *, compile: bool = True) -> nn.Module:  # noqa: A002
+    """A copy of a model for inference: constants folded into the weights, kernels joined by torch.compile; the outputs stay.
+
+    What was done is logged as information and stands in the copy's `optimized`. Outputs differ from the model's by rounding alone. The copy
+    cannot be trained, nor its weights saved for one that can; it takes pictures of any size as before (the first of each new size waits
+    for compilation).
+
+    Args:
+        model: of this project, or anything around one (a detector, a segmenter): what it holds of FViT and T2T-ViT is rewritten. It is
+            left as it was.
+        compile: join kernels by torch.compile as well, with weights as constants; without it the copy is the rewritten eager model.
+    """
+    copied = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+    steps = [step for step in (_bake(copied), _fold_norms(copied), _fold_head(copied)) if step]
+    if compile and _can_compile():
+        copied.compile(options={"freezing": True})
+        steps.append("compiled with constant weights")
+    copied.optimized = tuple(steps)  # type: ignore[assignment]
+    _logger.info("optimized: %s", "; ".join(steps) or "nothing to do")
+    return copied
+
+
+def _bake(model: nn.Module) -> str:
+    count = 0
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, LearnableGaborFilter):
+                setattr(module, name, child.bake().requires_grad_(requires_grad=False))
+                count += 1
+    return f"{count} Gabor filters baked" if count else ""
+
+
+def _fold_norms(model: nn.Module) -> str:
+    count = 0
+    for module in model.modules():
+        if isinstance(module, BionicFocalVisionBlock):
+            pairs: list[tuple[Any, Any]] = [(module.norm2, module.ffn.fc1)]
+        elif isinstance(module, Block):
+            pairs = [(module.norm1, getattr(module.attn, "qkv", None)), (module.norm2, getattr(module.mlp, "fc1", None))]
+        else:
+            continue
+        for norm, linear in pairs:
+            if isinstance(norm, nn.LayerNorm) and isinstance(linear, nn.Linear):
+                fold_norm(norm, linear)
+                count += 1
+    return f"{count} layer norms' gains and biases folded into the next linear" if count else ""
+
+
+def _fold_head(model: nn.Module) -> str:
+    count = 0
+    for module in model.modules():
+        if isinstance(module, FViT) and isinstance(module.conv_head, nn.Sequential):
+            convolution, norm, activation = module.conv_head
+            module.conv_head = nn.Sequential(fold_batch_norm(convolution, norm), nn.Identity(), activation)
+            count += 1
+    return f"{count} batch norms folded into the convolution before" if count else ""
+
+
+def _can_compile() -> bool:
+    """Whether there is a compiler for what torch.compile writes."""
+    return torch.cuda.is_available() or (sys.platform != "win32" and any(shutil.which(name) for name in ("g++", "clang++", "c++")))

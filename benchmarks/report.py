@@ -10,7 +10,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 END = "<!-- end -->"
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/performance.md")
 
 
 def table(rows: list[list[str]]) -> str:
@@ -101,6 +101,19 @@ def speed_table(record: dict[str, Any]) -> str:
     return f"{table(rows)}\n{origin}\n\n    {record['command']}\n"
 
 
+def loader_table(record: dict[str, Any]) -> str:
+    """Pictures per second and core of `loader.py`, and how they compare with torchvision's."""
+    rows = [["loader", "px", "cores", "pictures/s per core", "spread", "x torchvision", "spread"]]
+    for row in record["rows"]:
+        rates = f"{row['pictures_per_second_per_core']:.0f}", f"{min(row['rounds']):.0f} to {max(row['rounds']):.0f}"
+        ratios = f"{row['ratio']:.2f}", f"{row['ratio_range'][0]:.2f} to {row['ratio_range'][1]:.2f}"
+        rows.append([row["loader"], str(row["side"]), str(row["cores"]), *rates, *ratios])
+    files = f"{record['pictures']:,} pictures of {record['data']}, the median file {record['median_file_bytes'] / 1000:.0f} kB"
+    rounds = len(record["rows"][0]["rounds"])
+    command = f"    python benchmarks/loader.py {record['data']} --rounds {rounds}"
+    return f"{table(rows)}\n{files}; batches of {record['batch']}, {rounds} rounds; {_machine(record)}. Command:\n\n{command}\n"
+
+
 def _machine(record: dict[str, Any]) -> str:
     return f"{record['hardware']}, torch {record['versions']['torch']}, {record['date']}"
 
@@ -119,6 +132,7 @@ def written(record: dict[str, Any]) -> str:
         "foveate bench": speed_table,
         "benchmarks/dense_cost.py step": step_table,
         "benchmarks/dense_cost.py growth": growth_table,
+        "benchmarks/loader.py": loader_table,
     }
     if record["method"] in tables:
         return tables[record["method"]](record)

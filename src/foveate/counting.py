@@ -33,7 +33,7 @@ def count_macs(model: nn.Module, size: tuple[int, int] = (224, 224), in_chans: i
     """
     training = model.training
     counter = FlopCounterMode(display=False)
-    with FakeTensorMode(), torch.no_grad():
+    with FakeTensorMode(), torch.enable_grad():  # without gradients, products are added in place, which the counter does not know
         tensors = {
             name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
             for named in (model.named_parameters(), model.named_buffers())

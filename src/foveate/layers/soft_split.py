@@ -49,4 +49,5 @@ def split_norm_linear(
     mean, square = F.avg_pool2d(moments, kernel, stride, padding).split(1, dim=1)
     rstd = torch.rsqrt((square - mean.square()).clamp_min(0) + eps)
     constant = weight @ shift if bias is None else weight @ shift + bias
-    return (response * rstd).flatten(2).transpose(1, 2) + constant
+    scaled_response = torch.addcmul(constant[:, None, None], response, rstd)  # one pass over the largest map of the model
+    return scaled_response.flatten(2).transpose(1, 2)

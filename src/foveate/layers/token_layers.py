@@ -12,6 +12,7 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 
 from foveate.layers.dropout import Dropout
+from foveate.layers.in_place import added
 from foveate.layers.soft_split import split_norm_linear
 
 DENOMINATOR_EPS = 1e-8
@@ -83,7 +84,7 @@ class TokenPerformer(nn.Module):
             )
             k, q, v = kqv.chunk(3, dim=-1)
             x = v + self.drop(self.proj(performer_attention(q, k, v, self.random_features)))
-            return x + self.mlp(self.norm2(x))
+            return added(x, self.mlp(self.norm2(x)))
 
 
 class TokenTransformer(nn.Module):
@@ -114,4 +115,4 @@ class TokenTransformer(nn.Module):
         q, k, v = qkv.chunk(3, dim=-1)
         attended = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], scale=self.scale)[:, 0]
         x = v + self.proj(attended)
-        return x + self.mlp(self.norm2(x))
+        return added(x, self.mlp(self.norm2(x)))

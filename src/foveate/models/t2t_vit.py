@@ -20,6 +20,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from foveate.layers.in_place import added
 from foveate.layers.padding import pad_end
 from foveate.layers.position import resize_position_table, sinusoid_table
 from foveate.layers.token_stage import (
@@ -81,7 +82,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.attn(self.norm1(x)))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        return added(x, self.drop_path2(self.mlp(self.norm2(x))))
 
 
 class T2TViT(nn.Module):

@@ -69,7 +69,8 @@ def _fold_head(model: nn.Module) -> str:
     count = 0
     for module in model.modules():
         if isinstance(module, FViT) and isinstance(module.conv_head, nn.Sequential):
-            convolution, norm, activation = module.conv_head
+            layers: list[Any] = list(module.conv_head)
+            convolution, norm, activation = layers
             module.conv_head = nn.Sequential(fold_batch_norm(convolution, norm), nn.Identity(), activation)
             count += 1
     return f"{count} batch norms folded into the convolution before" if count else ""

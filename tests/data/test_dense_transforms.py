@@ -1,7 +1,8 @@
 """Boxes and masks stay on what they belong to, whatever happens to the picture; nothing is random in evaluation."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,20 @@ from PIL import Image
 
 from foveate.card import WholePicture
 from foveate.data.dense_transforms import DenseAugmentation, MaskTransform, ObjectTransform
-from foveate.data.loader import seeded
+from foveate.data.loader import preserved_random_numbers, seed_random_numbers
 from foveate.data.masks import MaskSet
 from foveate.data.objects import Annotated, ObjectSet, gathered
 from foveate.errors import UserError
 
 PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3}  # tensors are then values from 0 to 1
 Box = tuple[int, int, int, int]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    with preserved_random_numbers():
+        seed_random_numbers(seed)
+        yield
 
 
 def outlined(box: Box, label: int = 0, *, crowd: bool = False) -> Annotated:

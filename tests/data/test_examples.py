@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from foveate.card import WholePicture
-from foveate.data.dense_transforms import DenseAugmentation, Example, MaskTransform, ObjectTransform
+from foveate.data.dense_transforms import DenseAugmentation, MaskTransform, ObjectTransform
 from foveate.data.examples import PicturesWithMasks, PicturesWithObjects, stacked
 from foveate.data.loader import equal_size_loader, stream_loader
 from foveate.data.masks import MaskSet
 from foveate.data.objects import Annotated, ObjectSet, gathered
 from foveate.data.order import TrainingStream
 from foveate.data.sizes import input_sizes
+from foveate.data.transforms import Example
 from foveate.tasks.detect import targets
 
 SIZES = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(0, 3)), min_size=1, max_size=5)

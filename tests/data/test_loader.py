@@ -14,12 +14,19 @@ from hypothesis import strategies as st
 
 from foveate.card import Preprocessing
 from foveate.data.digits import open_digits
-from foveate.data.examples import Batch
+from foveate.data.examples import LabelledPictures
 from foveate.data.folders import open_pictures
-from foveate.data.loader import default_num_workers, evaluation_loader, seeded, training_loader
+from foveate.data.loader import (
+    default_num_workers,
+    evaluation_loader,
+    preserved_random_numbers,
+    seed_random_numbers,
+    stream_loader,
+    training_loader,
+)
 from foveate.data.order import EvaluationBatches, TrainingStream, balanced_weights
 from foveate.data.pictures import PictureSet
-from foveate.data.transforms import Augmentation, evaluation_transform, training_transform
+from foveate.data.transforms import Augmentation, Batch, EvaluationTransform, evaluation_transform, training_transform
 from foveate.errors import UserError
 
 SMALL = Preprocessing(size=(16, 16), resize=16)
@@ -45,11 +52,12 @@ def test_seeded_numbers_follow_from_the_key_and_leave_the_callers_untouched() ->
     before = states()
     drawn = []
     for key in [(0, 1, 2), (0, 1, 2), (0, 12), (0, 1, 3), (1, 1, 2), (0, 1, 2, 0)]:
-        with seeded(*key):
+        with preserved_random_numbers():
+            seed_random_numbers(*key)
             drawn.append((random.random(), float(torch.rand(()))))
     assert drawn[0] == drawn[1]
     assert len({number for pair in drawn for number in pair}) == 10
-    with pytest.raises(ZeroDivisionError), seeded(5):
+    with pytest.raises(ZeroDivisionError), preserved_random_numbers():
         _ = random.random() / 0
     assert states() == before
 
@@ -147,6 +155,26 @@ def test_a_training_stream_of_pictures_is_exact(make_tree) -> None:
     assert not torch.equal(other_seed["image"], one[0]["image"])
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_training_batches_are_8_bit_until_they_are_finished(make_tree, num_workers: int) -> None:
+    pictures = seventeen(make_tree)
+    examples = LabelledPictures(pictures, EVERYTHING)
+    for batch in stream_loader(examples, TrainingStream(17, 4, 4, seed=3), num_workers):
+        assert batch["image"].dtype == torch.uint8
+        assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+        finished = examples.finish(batch, torch.device("cpu"))
+        assert set(finished) == {"image", "label", "index"}
+        assert finished["image"].shape == (4, 3, 16, 16)
+        assert finished["image"].dtype == torch.float32
+        assert finished["image"].is_contiguous(memory_format=torch.channels_last)
+        mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (SMALL.mean, SMALL.std))
+        for image, pixels, (top, left, height, width) in zip(finished["image"], batch["image"], batch["erased"].tolist(), strict=True):
+            changed = image != (pixels / 255 - mean) / std
+            assert changed[:, top : top + height, left : left + width].all()
+            assert changed.sum() == 3 * height * width
+        assert len(batch["noise"]) == 3 * (batch["erased"][:, 2] * batch["erased"][:, 3]).sum()
+
+
 def test_a_picture_varies_from_epoch_to_epoch_and_from_draw_to_draw(make_tree) -> None:
     pictures = seventeen(make_tree)
     weights = [1.0] + [0.0] * 16  # only the first picture is ever drawn
@@ -230,11 +258,12 @@ def test_a_training_batch_of_broken_pictures_alone_ends_it(make_tree) -> None:
 
 
 def test_errors_that_are_not_the_users_are_not_hidden(make_tree) -> None:
-    def faulty(_: object) -> torch.Tensor:
-        raise AttributeError("a mistake in the program")
+    class Faulty(EvaluationTransform):
+        def __call__(self, image: object) -> torch.Tensor:
+            raise AttributeError("a mistake in the program")
 
     with pytest.raises(AttributeError, match="a mistake in the program"):
-        list(evaluation_loader(seventeen(make_tree), faulty, batch_size=4, num_workers=0))
+        list(evaluation_loader(seventeen(make_tree), Faulty(SMALL), batch_size=4, num_workers=0))
 
 
 def test_digits_are_loaded_without_workers(make_tree) -> None:
@@ -256,4 +285,5 @@ def test_real_photographs_through_workers(real_jpegs: list[Path]) -> None:
     size = len(real_jpegs)
     one, two = (list(training_loader(pictures, transform, TrainingStream(size, 8, 6, seed=1), num_workers=n)) for n in (0, 2))
     assert same(one, two)
-    assert all(batch["image"].isfinite().all() for batch in one)
+    finished = [transform.finish(batch, torch.device("cpu"))["image"] for batch in one]
+    assert all(images.isfinite().all() and 0.1 < images.std() < 3 for images in finished)

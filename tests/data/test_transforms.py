@@ -2,6 +2,8 @@
 
 import pickle
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +13,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from timm.data.auto_augment import rand_augment_transform
+from timm.data.random_erasing import RandomErasing
 from torchvision.transforms import InterpolationMode, ToTensor, v2
 
 from foveate.card import Preprocessing
-from foveate.data.loader import seeded
-from foveate.data.reading import open_picture
-from foveate.data.transforms import Augmentation, evaluation_transform, random_part, training_transform
+from foveate.data import transforms
+from foveate.data.examples import LabelledPictures
+from foveate.data.loader import preserved_random_numbers, seed_random_numbers
+from foveate.data.pictures import PictureSet
+from foveate.data.reading import open_picture, read_picture
+from foveate.data.transforms import Augmentation, Transform, evaluation_transform, random_part, training_transform
 from foveate.errors import UserError
 
 PLAIN = Augmentation(flip=0, rand_augment=0, color_jitter=0, erasing=0, interpolation="bilinear")
 UNIT = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    with preserved_random_numbers():
+        seed_random_numbers(seed)
+        yield
+
+
+def result_of(transform: Transform, picture: Image.Image) -> torch.Tensor:
+    """(C, H, W) what reaches the model, by way of a batch of one."""
+    examples = LabelledPictures(PictureSet((), (0,), ("a",), "train"), transform)
+    batch = examples.collate([{**transform.start(picture), "label": torch.tensor(0)}])
+    finished = examples.finish(batch, torch.device("cpu"))
+    assert set(finished) == {"image", "label"}
+    assert finished["image"].is_contiguous(memory_format=torch.channels_last)
+    return finished["image"][0]
 
 
 def noise(width: int, height: int, channels: int = 3, seed: int = 0) -> Image.Image:
@@ -103,7 +126,7 @@ def test_pictures_are_read_with_as_many_channels_as_the_mean_has(channels: int, 
     expected = (expected.permute(2, 0, 1).float() / 255 - 0.5) / 0.25
     assert torch.equal(evaluation_transform(preprocessing)(picture), expected)
     with seeded(1):
-        assert training_transform(preprocessing, PLAIN)(picture).shape == (channels, 8, 8)
+        assert result_of(training_transform(preprocessing, PLAIN), picture).shape == (channels, 8, 8)
 
 
 def test_unknown_interpolation_is_refused() -> None:
@@ -156,7 +179,7 @@ def test_training_shows_the_part_that_was_drawn(tmp_path: Path, orientation: int
     transform = training_transform(Preprocessing(size=(32, 48), resize=32, **UNIT), PLAIN)
     for seed in range(12):
         with open_picture(tmp_path / f"ramp.{suffix}") as image, seeded(seed):
-            red, green, _ = transform(image)
+            red, green, _ = result_of(transform, image)
         with seeded(seed):
             left, top, right, bottom = random_part(width, height, PLAIN.scale, PLAIN.ratio)
         across = (left + (torch.arange(48) + 0.5) * (right - left) / 48) / width
@@ -165,15 +188,71 @@ def test_training_shows_the_part_that_was_drawn(tmp_path: Path, orientation: int
         assert (green - down[:, None]).abs().max() < 0.025
 
 
+@pytest.mark.parametrize(("suffix", "divisors"), [("jpg", {1, 2, 4, 8}), ("png", {1})])
+def test_a_part_is_never_enlarged_from_a_smaller_decode_than_the_file_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, divisors: set[int]
+) -> None:
+    """And it is decoded as small as this allows, by whole powers of two."""
+    width, height = 1203, 803
+    ramp(width, height).save(tmp_path / f"ramp.{suffix}")
+    seen, resized, found = [], transforms.resized_pixels, set()
+    monkeypatch.setattr(transforms, "resized_pixels", lambda pixels, *rest: seen.append(tuple(pixels.shape[1:])) or resized(pixels, *rest))
+    for side, seed in [(side, seed) for side in (24, 100, 300) for seed in range(25)]:
+        transform = training_transform(Preprocessing(size=(side, side), resize=side), PLAIN)
+        with open_picture(tmp_path / f"ramp.{suffix}") as image, seeded(seed):
+            transform.start(image)
+        with seeded(seed):
+            left, top, right, bottom = random_part(width, height, PLAIN.scale, PLAIN.ratio)
+        drawn = min(right - left, bottom - top)
+        divisor = max(one for one in divisors if one * side <= max(drawn, side))
+        found.add(divisor)
+        for pixels, whole in zip(seen[-1], (bottom - top, right - left), strict=True):
+            assert pixels >= min(whole, side)
+            assert whole / divisor <= pixels < whole / divisor + 3
+    assert found == divisors
+
+
+def stored(folder: Path, kind: str) -> Path:
+    """A picture file of 90 x 70 px of an unusual kind; the JPEG files have smooth colours."""
+    smooth, path = ramp(90, 70), folder / f"odd.{kind.rsplit(maxsplit=1)[-1]}"
+    if kind == "16-bit png":
+        Image.fromarray(np.asarray(smooth.convert("L")).astype(np.uint16) * 257).save(path)
+    elif kind == "turned jpg":
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 8
+        smooth.transpose(Image.Transpose.ROTATE_270).save(path, exif=exif, quality=98)
+    else:
+        mode = {"cmyk": "CMYK", "grey": "L", "palette": "P", "translucent": "RGBA", "bilevel": "1"}[kind.split(maxsplit=1)[0]]
+        smooth.convert(mode).save(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["cmyk jpg", "grey jpg", "turned jpg", "16-bit png", "palette gif", "translucent png", "bilevel tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_training_sees_what_is_read_of_unusual_pictures(tmp_path: Path, kind: str, channels: int) -> None:
+    path = stored(tmp_path, kind)
+    whole = read_picture(path, channels)
+    assert whole.size == (90, 70)
+    preprocessing = Preprocessing(size=(40, 40), resize=40, mean=(0.0,) * channels, std=(1.0,) * channels)
+    transform = training_transform(preprocessing, PLAIN)
+    for seed in range(6):
+        with open_picture(path) as image, seeded(seed):
+            result = result_of(transform, image)
+        with seeded(seed):
+            part = random_part(90, 70, PLAIN.scale, PLAIN.ratio)
+        expected = np.asarray(whole.crop(part).resize((40, 40), Image.Resampling.BILINEAR)).reshape(40, 40, channels)
+        assert np.abs(result.permute(1, 2, 0).numpy() * 255 - expected).max() <= 1.01
+
+
 def test_flip_mirrors_and_nothing_else() -> None:
     preprocessing = Preprocessing(size=(24, 24), resize=24)
     flipped, kept = (
         training_transform(preprocessing, Augmentation(flip=flip, rand_augment=0, color_jitter=0, erasing=0)) for flip in (1, 0)
     )
     with seeded(3):
-        one = flipped(noise(40, 30))
+        one = result_of(flipped, noise(40, 30))
     with seeded(3):
-        other = kept(noise(40, 30))
+        other = result_of(kept, noise(40, 30))
     assert torch.equal(one, other.flip(2))
     assert not torch.equal(one, other)
 
@@ -190,7 +269,7 @@ def test_pad_shifts_the_evaluation_cut_over_black() -> None:
     seen = set()
     for seed in range(80):
         with seeded(seed):
-            result = transform(picture)
+            result = result_of(transform, picture)
         (place,) = [place for place, window in windows.items() if torch.equal(window, result)]
         seen.add(place)
     assert seen == set(windows)
@@ -203,7 +282,7 @@ def test_color_jitter_scales_brightness_within_its_range_and_only_without_rand_a
     values = []
     for seed in range(300):
         with seeded(seed):
-            result = jitter(grey)
+            result = result_of(jitter, grey)
         assert result.unique().numel() == 1
         values.append(float(result[0, 0, 0]) * 255)
     assert min(values) == pytest.approx(60, abs=2)
@@ -215,7 +294,7 @@ def test_color_jitter_scales_brightness_within_its_range_and_only_without_rand_a
         results = []
         for transform in (with_rand_augment, without):
             with seeded(seed):
-                results.append(transform(noise(8, 8)))
+                results.append(result_of(transform, noise(8, 8)))
         assert torch.equal(*results)
 
 
@@ -261,7 +340,7 @@ def test_erasing_puts_normal_noise_on_a_quarter_of_the_pictures() -> None:
     shares, values = [], []
     for seed in range(600):
         with seeded(seed):
-            result = transform(plain)
+            result = result_of(transform, plain)
         erased = result != result.flatten(1).mode(dim=1).values.reshape(3, 1, 1)
         shares.append(float(erased.float().mean()))
         values.append(result[erased])
@@ -273,6 +352,24 @@ def test_erasing_puts_normal_noise_on_a_quarter_of_the_pictures() -> None:
     assert torch.cat(values).std() == pytest.approx(1, abs=0.03)
 
 
+@pytest.mark.parametrize("size", [(32, 32), (17, 40), (2, 3)])
+def test_erasing_is_that_of_the_papers(size: tuple[int, int]) -> None:
+    """The code that the papers' trainings used, on the same random numbers, gives the same pictures."""
+    preprocessing = Preprocessing(size=size, resize=min(size))
+    ours, without = (training_transform(preprocessing, Augmentation(rand_augment=0, color_jitter=0, erasing=share)) for share in (0.6, 0))
+    theirs = RandomErasing(0.6, mode="pixel", device="cpu")
+    changed = 0
+    for seed in range(80):
+        with seeded(seed):
+            one = result_of(ours, noise(50, 40))
+        with seeded(seed):
+            plain = result_of(without, noise(50, 40))
+            other = theirs(plain.clone())
+        assert torch.equal(one, other)
+        changed += not torch.equal(plain, other)
+    assert 20 < changed < 70
+
+
 @pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(rand_augment=0), Augmentation(crop="pad")])
 def test_a_training_picture_follows_from_the_seed_alone(augmentation: Augmentation) -> None:
     preprocessing = Preprocessing(size=(16, 16), resize=18)
@@ -282,11 +379,11 @@ def test_a_training_picture_follows_from_the_seed_alone(augmentation: Augmentati
     results = []
     for seed in range(25):
         with seeded(seed):
-            results.append(transform(noise(30, 20)))
+            results.append(result_of(transform, noise(30, 20)))
         random.random()
         torch.rand(3)
         with seeded(seed):
-            assert torch.equal(copy(noise(30, 20)), results[-1])
+            assert torch.equal(result_of(copy, noise(30, 20)), results[-1])
     assert len({result.numpy().tobytes() for result in results}) > 20
     assert np.array_equal(np.random.get_state()[1], numpy_before), "a transform drew from NumPy's generator, which is not seeded"
 

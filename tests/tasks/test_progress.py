@@ -4,7 +4,7 @@ from rich.console import Console
 
 from foveate.tasks.progress import Report
 
-ROW = {"epoch": 2.0, "step": 8, "minutes": 0.5, "learning_rate": 1e-3, "train_loss": 1.25, "images_per_second": 80.0}
+ROW = {"epoch": 2.0, "step": 8, "minutes": 0.5, "learning_rate": 1e-3, "train_loss": 1.25, "images_per_second": 80.0, "loader_share": 0.031}
 
 
 def told(report, rows):
@@ -19,6 +19,7 @@ def test_one_line_per_epoch_where_nobody_watches():
     [line] = output.getvalue().splitlines()
     assert "step 8/10" in line
     assert "val top-1 50.00%, averaged val top-1 75.00%" in line
+    assert line.endswith("waiting for pictures 3%")
 
 
 def test_a_bar_with_the_whole_training_on_a_terminal():
@@ -34,3 +35,14 @@ def test_other_processes_are_silent_and_rows_are_handed_on(capsys):
     told(Report(None, 10, kept.append), [ROW])
     assert capsys.readouterr() == ("", "")
     assert kept == [[ROW]]
+
+
+def test_slow_pictures_are_one_line_above_the_bar_or_alone():
+    for terminal in (False, True):
+        output = io.StringIO()
+        with Report(Console(file=output, width=40, force_terminal=terminal), 10) as report:
+            report.slow_pictures(0.62)
+        [line] = [line for line in output.getvalue().splitlines() if "waiting" in line]
+        assert "62% of the time goes into waiting for pictures" in line
+        assert "--num-workers" in line and "--precision" in line
+    Report(None, 10).slow_pictures(0.62)

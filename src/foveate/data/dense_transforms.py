@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from foveate.card import WholePicture
+from foveate.data.augmenting import jittered
 from foveate.data.masks import IGNORED, MaskSet
 from foveate.data.objects import SMALLEST_SIDE, ObjectSet
+from foveate.data.pixels import normalised
 from foveate.data.reading import read_picture, upright_size
-from foveate.data.transforms import jittered, normalised, resample
+from foveate.data.transforms import Example, resample
 from foveate.errors import UserError
-
-Example = dict[str, Tensor]
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,25 @@
 """From a set of pictures and a transform to examples and batches, for each kind of set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from foveate.data.dense_transforms import Example, MaskTransform, ObjectTransform
+from foveate.data.dense_transforms import MaskTransform, ObjectTransform
 from foveate.data.masks import MaskSet
 from foveate.data.objects import ObjectSet
 from foveate.data.pictures import PictureSet, StoredPictures
-
-Transform = Callable[[Image.Image], Tensor]
-Batch = dict[str, Tensor]
+from foveate.data.transforms import Batch, Example, Transform, moved
 
 
 class Examples(Protocol):
-    """What a loader reads: picture `index` made ready, and several of them as a batch. `UserError` for a broken picture."""
+    """What a loader reads: picture `index`, several of them as a batch, and what is left to do with a batch where the model is.
+
+    `UserError` for a broken picture.
+    """
 
     @property
     def pictures(self) -> StoredPictures: ...
@@ -28,21 +28,34 @@ class Examples(Protocol):
 
     def collate(self, examples: Sequence[Example]) -> Batch: ...
 
+    def finish(self, batch: Mapping[str, Tensor], device: torch.device) -> Batch:
+        """A batch of a loader on the device, as the model and the losses take it."""
+        ...
+
 
 class LabelledPictures:
-    """`image` (C, H, W) and `label`; batches image (B, C, H, W) float32 channels-last and label (B,) int64."""
+    """What `transform.start` gives, and `label`. Batches: image (B, C, H, W) channels-last, as `transform.finish` takes it, and label (B,)
+    int64; of pictures with erasing also erased (B, 4) and noise, that of all pictures one after the other.
+    """
 
     def __init__(self, pictures: PictureSet, transform: Transform) -> None:
         self.pictures, self.transform = pictures, transform
 
     def __call__(self, index: int) -> Example:
         with self.pictures.open(index) as image:
-            return {"image": self.transform(image), "label": torch.tensor(self.pictures.labels[index])}
+            return {**self.transform.start(image), "label": torch.tensor(self.pictures.labels[index])}
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         # stacked as (B, H, W, C): contiguous items, one copy, straight into the memory that workers share
         image = default_collate([example["image"].permute(1, 2, 0) for example in examples]).permute(0, 3, 1, 2)
-        return {"image": image, "label": torch.stack([example["label"] for example in examples])}
+        batch = {"image": image, "label": torch.stack([example["label"] for example in examples])}
+        if "noise" in examples[0]:
+            batch["erased"] = torch.stack([example["erased"] for example in examples])
+            batch["noise"] = torch.cat([example["noise"] for example in examples])
+        return batch
+
+    def finish(self, batch: Mapping[str, Tensor], device: torch.device) -> Batch:
+        return self.transform.finish(batch, device)
 
 
 class PicturesWithObjects:
@@ -66,6 +79,9 @@ class PicturesWithObjects:
             batch["masks"] = _padded_masks([example["masks"] for example in examples], batch["image"].shape[-2:])
         return batch
 
+    def finish(self, batch: Mapping[str, Tensor], device: torch.device) -> Batch:
+        return moved(batch, device)
+
 
 class PicturesWithMasks:
     """Examples of `MaskTransform`. Batches: image (B, C, H, W) float32 channels-last, size (B, 2), and in training mask (B, H, W) uint8."""
@@ -81,6 +97,9 @@ class PicturesWithMasks:
         if "mask" in examples[0]:
             batch["mask"] = torch.stack([example["mask"] for example in examples])
         return batch
+
+    def finish(self, batch: Mapping[str, Tensor], device: torch.device) -> Batch:
+        return moved(batch, device)
 
 
 def stacked(images: Sequence[Tensor]) -> Batch:

@@ -16,26 +16,36 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from foveate.data.dense_transforms import Example
-from foveate.data.examples import Batch, Examples, LabelledPictures, Transform
+from foveate.data.examples import Examples, LabelledPictures
 from foveate.data.order import EqualSizeBatches, EvaluationBatches, TrainingStream
 from foveate.data.pictures import PictureSet, StoredPictures
+from foveate.data.transforms import Batch, Example, Transform
 from foveate.errors import UserError
+
+Key = int | tuple[int, int]
+
+# Bytes. A tensor goes from process to process in shared memory, for which both sides first connect; a small one is copied sooner.
+SENT_AS_ARRAYS = 1 << 16
 
 
 @contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """Python's and PyTorch's (CPU) random numbers follow from `key` alone inside; the caller's go on afterwards as if unused."""
+def preserved_random_numbers() -> Iterator[None]:
+    """Python's and PyTorch's (CPU) random numbers go on afterwards as if none had been used inside."""
     states = random.getstate(), torch.default_generator.get_state()
-    random.seed("/".join(map(str, key)))
-    torch.default_generator.manual_seed(random.getrandbits(63))  # torch.manual_seed would reach for GPUs too
     try:
         yield
     finally:
         random.setstate(states[0])
         torch.default_generator.set_state(states[1])
+
+
+def seed_random_numbers(*key: int) -> None:
+    """Python's and PyTorch's (CPU) next random numbers follow from `key` alone."""
+    random.seed("/".join(map(str, key)))
+    torch.default_generator.manual_seed(random.getrandbits(63))  # torch.manual_seed would reach for GPUs too
 
 
 class Item(NamedTuple):
@@ -55,14 +65,18 @@ class KeyedExamples(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.examples.pictures)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Item:
-        if isinstance(key, int):
-            return self._item(key)
-        index, draw = key
-        with seeded(self.seed, draw, index):
-            return self._item(index)
+    def __getitem__(self, key: Key) -> Item:
+        return self.__getitems__([key])[0]
 
-    def _item(self, index: int) -> Item:
+    def __getitems__(self, keys: Sequence[Key]) -> list[Item]:
+        """The items of a batch, as torch asks for them. Random states are put back once for all, which takes longer than to seed."""
+        with preserved_random_numbers():
+            return [self._item(key) for key in keys]
+
+    def _item(self, key: Key) -> Item:
+        index, *draw = (key,) if isinstance(key, int) else key
+        if draw:
+            seed_random_numbers(self.seed, *draw, index)
         try:
             return Item(self.examples(index), index)
         except UserError as error:
@@ -70,7 +84,8 @@ class KeyedExamples(Dataset[Item]):
 
 
 class PictureLoader(DataLoader[Item]):
-    """Yields the batches that the examples collate to, with index (B,) int64, the pictures' places in their set.
+    """Yields the batches that the examples collate to, with index (B,) int64, the pictures' places in their set. `Examples.finish` makes
+    them the model's input.
 
     In training the place of a broken picture is taken by the next whole one of its batch; `replaced` counts and names them, and each is
     warned of once. In evaluation a broken picture is a `UserError`.
@@ -90,7 +105,7 @@ class PictureLoader(DataLoader[Item]):
                 if problem not in self.replaced:
                     warnings.warn(f"another picture takes its place in training: {problem}", stacklevel=2)
                 self.replaced[problem] += 1
-            yield batch
+            yield {name: torch.as_tensor(value) for name, value in batch.items()}
 
 
 def training_loader(pictures: PictureSet, transform: Transform, stream: TrainingStream, num_workers: int | None = None) -> PictureLoader:
@@ -148,7 +163,8 @@ def _loader(
 
 def _collate(
     items: Sequence[Item], *, collate: Callable[[Sequence[Example]], Batch], replace_broken: bool
-) -> tuple[Batch | None, list[str]]:
+) -> tuple[dict[str, Tensor | npt.NDArray[Any]] | None, list[str]]:
+    """What a reading process sends: a batch, small tensors as arrays, and what was wrong with its broken pictures."""
     broken = [item.broken for item in items if item.broken]
     whole = [item for item in items if not item.broken]
     if not whole or (broken and not replace_broken):
@@ -156,4 +172,7 @@ def _collate(
     places = np.cumsum([not item.broken for item in items])  # a broken item's number of whole ones before it is the next one's place
     chosen = [item if not item.broken else whole[places[at] % len(whole)] for at, item in enumerate(items)]
     batch = collate([item.example for item in chosen if item.example is not None])
-    return {**batch, "index": torch.tensor([item.picture for item in chosen])}, broken
+    batch["index"] = torch.tensor([item.picture for item in chosen])
+    # but not pictures of any size, whose strides a copy would not keep
+    small = {name: value.numpy() for name, value in batch.items() if value.nbytes <= SENT_AS_ARRAYS and value.is_contiguous()}
+    return {**batch, **small}, broken

@@ -1,28 +1,42 @@
 """From a stored picture to the model's input: one exact way for evaluation, random ways for training.
 
-Both give float32 tensors (C, H, W), normalised, with the strides of channels-last memory. Random numbers come from Python's and PyTorch's
-global generators, which the loader seeds per picture (`loader.seeded`), and from nowhere else.
+A transform has two halves: `start` in the processes that read, one picture at a time, and `finish` on the device, a whole batch. Training
+hands 8-bit values from one to the other, a quarter of the bytes. Random numbers come from Python's and PyTorch's global generators, which
+the loader seeds per picture, and from nowhere else.
 """
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from typing import Literal, Protocol
 
-import numpy as np
 import torch
-from PIL import Image, ImageEnhance
-from timm.data.auto_augment import AugmentOp, rand_augment_choices, rand_augment_ops
-from timm.data.random_erasing import RandomErasing
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
 from foveate.card import Preprocessing
+from foveate.data.augmenting import jittered, rand_augment_operations
+from foveate.data.erasing import drawn_noise, erase
+from foveate.data.pixels import normalised, normalised_batch, picture_of, pixels_of, resized_pixels
 from foveate.data.reading import read_picture, upright_size
 from foveate.errors import UserError
 
-RAND_AUGMENT_DEVIATION = 0.5
+Example = dict[str, Tensor]
+Batch = dict[str, Tensor]
+
+
+class Transform(Protocol):
+    """From stored pictures to the model's input `image` (B, C, H, W): float32, normalised, in channels-last memory."""
+
+    def start(self, image: Image.Image) -> Example:
+        """What the batches for `finish` are made of: `image` (C, H, W) over (H, W, C) memory, and whatever else `finish` needs."""
+        ...
+
+    def finish(self, batch: Mapping[str, Tensor], device: torch.device) -> Batch:
+        """The batch on the device, ready for the model."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,12 @@ class EvaluationTransform:
             x = pad(x, (left, missing_columns - left, top, missing_rows - top))
         return x
 
+    def start(self, image: Image.Image) -> Example:
+        return {"image": self(image)}
+
+    def finish(self, batch: Mapping[str, Tensor], device: torch.device) -> Batch:
+        return moved(batch, device)
+
     def cut(self, image: Image.Image) -> Image.Image:
         """The part of the picture that evaluation looks at, at most `size` large."""
         picture = read_picture(image, self.preprocessing.channels)
@@ -109,36 +129,49 @@ class TrainingTransform:
         self.preprocessing = preprocessing
         self.augmentation = augmentation
         self.evaluation = EvaluationTransform(preprocessing)
-        self.operations = _rand_augment(preprocessing, augmentation) if augmentation.rand_augment else []
-        self.erase = RandomErasing(augmentation.erasing, mode="pixel", device="cpu")
+        self.operations = rand_augment_operations(preprocessing, augmentation.rand_augment) if augmentation.rand_augment else []
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def start(self, image: Image.Image) -> Example:
+        """`image` uint8 and, where there is erasing, what `erasing.drawn_noise` gives."""
         augmentation = self.augmentation
-        picture = self._resized_crop(image) if augmentation.crop == "resized" else self._shifted(image)
+        pixels = self._resized_crop(image) if augmentation.crop == "resized" else self._shifted(image)
         if random.random() < augmentation.flip:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if self.operations:
-            for operation in random.choices(self.operations, k=augmentation.rand_layers):
-                picture = operation(picture)
-        elif augmentation.color_jitter:
-            picture = jittered(picture, augmentation.color_jitter)
-        x = normalised(picture, self.preprocessing.mean, self.preprocessing.std)
-        return self.erase(x) if augmentation.erasing else x
+            pixels = pixels.flip(2)
+        if self.operations or augmentation.color_jitter:
+            pixels = pixels_of(self._recoloured(picture_of(pixels)))
+        return {"image": pixels, **(drawn_noise(augmentation.erasing, pixels.shape) if augmentation.erasing else {})}
 
-    def _resized_crop(self, image: Image.Image) -> Image.Image:
-        """A random part at the input size. JPEG files are decoded no larger than the part needs, and the part is never copied out."""
+    def finish(self, batch: Mapping[str, Tensor], device: torch.device) -> Batch:
+        """`image` normalised and, where there is erasing, with noise in it; `erased` and `noise` are used up."""
+        rest = moved({name: value for name, value in batch.items() if name != "erased"}, device)
+        rest["image"] = normalised_batch(rest["image"], self.preprocessing.mean, self.preprocessing.std)
+        if self.augmentation.erasing:
+            erase(rest["image"], batch["erased"], rest.pop("noise"))
+        return rest
+
+    def _resized_crop(self, image: Image.Image) -> Tensor:
+        """A random part (C, H, W) at the input size. A JPEG file is decoded smaller where the part stays at least as large as the input."""
         width, height = upright_size(image)
         left, top, right, bottom = random_part(width, height, self.augmentation.scale, self.augmentation.ratio)
-        size = self.preprocessing.size[::-1]
-        shrink = min((right - left) / size[0], (bottom - top) / size[1])
+        rows, columns = self.preprocessing.size
+        shrink = min((right - left) / columns, (bottom - top) / rows)
         picture = read_picture(image, self.preprocessing.channels, shrink=shrink)
-        across, down = picture.width / width, picture.height / height
-        box = (left * across, top * down, min(right * across, picture.width), min(bottom * down, picture.height))
+        across, down = picture.width, picture.height
+        # outwards to whole pixels of what was decoded, so that the part has no fewer of them than the input
+        part = picture.crop((left * across // width, top * down // height, -(-right * across // width), -(-bottom * down // height)))
         name = self.augmentation.interpolation
-        chosen = resample(random.choice(("bilinear", "bicubic")) if name == "random" else name)
-        return picture.resize(size, chosen, box=box, reducing_gap=2.0)
+        chosen = random.choice(("bilinear", "bicubic")) if name == "random" else name
+        return resized_pixels(pixels_of(part), (rows, columns), chosen)
 
-    def _shifted(self, image: Image.Image) -> Image.Image:
+    def _recoloured(self, picture: Image.Image) -> Image.Image:
+        if not self.operations:
+            return jittered(picture, self.augmentation.color_jitter)
+        for operation in random.choices(self.operations, k=self.augmentation.rand_layers):
+            picture = operation(picture)
+        return picture
+
+    def _shifted(self, image: Image.Image) -> Tensor:
+        """The evaluation's cut (C, H, W), a few pixels aside."""
         picture = self.evaluation.cut(image)
         height, width = self.preprocessing.size
         reach = self.augmentation.padding
@@ -146,7 +179,7 @@ class TrainingTransform:
         top = (height - picture.height) // 2 + random.randint(-reach, reach)
         shifted = Image.new(picture.mode, (width, height))
         shifted.paste(picture, (left, top))
-        return shifted
+        return pixels_of(shifted)
 
 
 def evaluation_transform(preprocessing: Preprocessing) -> EvaluationTransform:
@@ -155,23 +188,13 @@ def evaluation_transform(preprocessing: Preprocessing) -> EvaluationTransform:
 
 
 def training_transform(preprocessing: Preprocessing, augmentation: Augmentation) -> TrainingTransform:
-    """Stored picture -> (C, H, W) float32 normalised, varied at random."""
+    """Stored picture -> (C, H, W) uint8, varied at random, normalised by the batch."""
     return TrainingTransform(preprocessing, augmentation)
 
 
-def normalised(picture: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(value / 255 - mean) / std per channel: float32 (C, H, W) over (H, W, C) memory."""
-    pixels = torch.from_numpy(np.array(picture))
-    height, width = pixels.shape[:2]
-    # rows of W * C values: passes over long rows, not over pixels of C values
-    rows = pixels.view(height, -1).to(torch.float32).div_(255)
-    rows.sub_(_along_row(mean, width)).div_(_along_row(std, width))
-    return rows.view(height, width, -1).permute(2, 0, 1)
-
-
-@lru_cache(maxsize=16)
-def _along_row(values: tuple[float, ...], width: int) -> Tensor:
-    return torch.tensor(values).repeat(width)
+def moved(batch: Mapping[str, Tensor], device: torch.device) -> Batch:
+    """The same batch on the device."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
 def random_part(width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float]) -> tuple[int, int, int, int]:
@@ -210,29 +233,3 @@ def resample(name: str) -> Image.Resampling:
     except KeyError:
         known = ", ".join(each.name.lower() for each in Image.Resampling)
         raise UserError(f"found interpolation {name}, expected one of {known}: change it") from None
-
-
-def _rand_augment(preprocessing: Preprocessing, augmentation: Augmentation) -> list[AugmentOp]:
-    """The operations of RandAugment, timm's; its own drawing of them would take NumPy's global generator."""
-    if preprocessing.channels == 4:
-        raise UserError("found RandAugment for 4 channels, expected 1 or 3, which its operations know: set rand_augment to 0")
-    mean = tuple(min(255, round(255 * value)) for value in preprocessing.mean)
-    parameters = {"img_mean": mean if len(mean) > 1 else mean[0], "magnitude_std": RAND_AUGMENT_DEVIATION}
-    operations = rand_augment_ops(augmentation.rand_augment, hparams=parameters, transforms=rand_augment_choices("", increasing=True))
-    for operation in operations:
-        if operation.name == "PosterizeIncreasing":
-            operation.level_fn = _posterize_bits
-    return list(operations)
-
-
-def _posterize_bits(level: float, _: object) -> tuple[int]:
-    """Bits to keep, from 4 at level 0. At level 10 timm keeps none, a black picture that newer Pillow refuses to make; here one stays."""
-    return (max(1, 4 - int(level / 10 * 4)),)
-
-
-def jittered(picture: Image.Image, strength: float) -> Image.Image:
-    """Brightness, contrast and saturation, in random order, each scaled by a random factor from 1 - strength to 1 + strength."""
-    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-    for enhance in random.sample(enhancers, len(enhancers)):
-        picture = enhance(picture).enhance(random.uniform(max(0.0, 1 - strength), 1 + strength))
-    return picture

@@ -25,6 +25,7 @@ from foveate.errors import UserError
 from foveate.heads.dense import DenseModel
 from foveate.tasks.averaging import WeightAverage
 from foveate.tasks.base import Batch, Forward, Task
+from foveate.tasks.loader_watch import LoaderWatch
 from foveate.tasks.optimizer import freeze_backbone, make_optimizer, set_learning_rate, training_mode
 from foveate.tasks.progress import Report
 from foveate.tasks.schedule import make_schedule, progress
@@ -43,11 +44,23 @@ class Length:
 
 @dataclass
 class Position:
-    """Where a training stands: everything beside tensors that a checkpoint has to hold."""
+    """Where a training stands: everything beside tensors that a checkpoint has to hold.
+
+    Args:
+        step: weight updates done.
+        minutes: of training so far, evaluations included.
+        epoch_began: in these minutes.
+        seconds: that the epoch's steps took, without evaluations and checkpoints.
+        waited: how many of them were spent waiting for pictures.
+        losses: of the epoch's steps.
+        rows: of the metrics, one per epoch.
+    """
 
     step: int = 0
     minutes: float = 0.0
     epoch_began: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
     losses: list[float] = field(default_factory=list)
     rows: list[dict[str, float]] = field(default_factory=list)
 
@@ -79,6 +92,7 @@ class Training:
         self.wrapped, self.optimizer = fabric.setup(compiled(model) if settings.compile else model, optimizer)
         self.schedule = make_schedule(settings, length.pictures_per_update)
         self.position = Position()
+        self.watch = LoaderWatch(length.steps_per_epoch)
         self._start = time.monotonic()
         self._saved_minutes = 0.0
 
@@ -97,14 +111,24 @@ class Training:
         self._start = time.monotonic() - 60.0 * self.position.minutes
         self._saved_minutes = self.position.minutes
         training_mode(self.model, self.settings.freeze_backbone)
-        for batch in batches:
+        for batch in self.watch.timed(batches):
             self._step(task, batch)
+            self._keep_time()
             if self.position.step % self.length.steps_per_epoch == 0 or self.finished:
                 self._end_epoch(task)
             elif self._checkpoint_is_due():
                 self.save()
             if self.finished:
                 return
+
+    def _keep_time(self) -> None:
+        """Add the step that ends now to the epoch's times; tell the user, once, where pictures come too slowly."""
+        waited, seconds = self.watch.end_step()
+        self.position.waited += waited
+        self.position.seconds += seconds
+        share = self.watch.complaint()
+        if share is not None:
+            self.report.slow_pictures(share)
 
     def _minutes(self) -> float:
         """Minutes of training by this process's clock, those before a resume included."""
@@ -121,7 +145,7 @@ class Training:
         seed = self._seed()
         rate = self.schedule.learning_rate(self.progress)
         set_learning_rate(self.optimizer, rate)
-        batch = {name: value.to(self.fabric.device, non_blocking=True) for name, value in batch.items()}
+        batch = task.examples.finish(batch, self.fabric.device)
         loss = self._backward(task, task.parts(batch, self.settings.accumulate, np.random.default_rng(seed)))
         if self.settings.clip_grad > 0:
             self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=self.settings.clip_grad, error_if_nonfinite=False)
@@ -142,9 +166,10 @@ class Training:
                 self.fabric.backward(loss)
             losses.append(loss.detach())
         own = torch.stack(losses).sum().item()
-        everyones = gather_numbers(self.fabric, own, self._minutes())
-        self.position.minutes = max(minutes for _, minutes in everyones)
-        mean = sum(loss for loss, _ in everyones) / len(everyones)
+        everyones = gather_numbers(self.fabric, own, self._minutes(), self.watch.waited)
+        self.position.minutes = max(minutes for _, minutes, _ in everyones)
+        self.watch.waited = max(waited for _, _, waited in everyones)
+        mean = sum(loss for loss, _, _ in everyones) / len(everyones)
         if not math.isfinite(mean):
             self._explain(task, parts)
         return mean
@@ -168,12 +193,14 @@ class Training:
             "train_loss": math.fsum(place.losses) / len(place.losses),
             "minutes": place.minutes,
             "images_per_second": len(place.losses) * self.length.pictures_per_update / (60.0 * (place.minutes - place.epoch_began)),
+            "loader_share": place.waited / place.seconds,
         }
         evaluated = self.finished or round(epoch) % self.settings.evaluate_every == 0
         if evaluated:
             row |= self.evaluate(task)
         place.rows.append(row)
         place.losses.clear()
+        place.seconds = place.waited = 0.0
         place.epoch_began = self._minutes()
         self.report.rows(place.rows)
         if evaluated or self._checkpoint_is_due():

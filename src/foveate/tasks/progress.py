@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from foveate.tasks.base import HEADLINES
+from foveate.metric_names import HEADLINES
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -55,6 +55,13 @@ class Report:
             self.board.add_scalar("step/loss", loss, step)
             self.board.add_scalar("step/learning_rate", rate, step)
 
+    def slow_pictures(self, share: float) -> None:
+        """Where the training spends this much of its time waiting for pictures."""
+        if self.console is not None:
+            cures = "more --num-workers if cores are free, pictures stored smaller or weaker augmentation would help"
+            vain = "--precision or a faster device would not"
+            self.console.print(f"{share:.0%} of the time goes into waiting for pictures: {cures}; {vain}", highlight=False, soft_wrap=True)
+
     def rows(self, rows: Rows) -> None:
         """After every epoch; the last row is the new one."""
         row = rows[-1]
@@ -74,6 +81,7 @@ class Report:
                 f"lr {row['learning_rate']:.2e}",
                 *headline,
                 f"{row['images_per_second']:.0f} pictures/s",
+                f"waiting for pictures {row['loader_share']:.0%}",
             ]
             self.console.print(f"{share}: {', '.join(figures)}", highlight=False, soft_wrap=True)
 

@@ -44,7 +44,7 @@ def step(model: str, height: int, width: int) -> dict[str, Any]:
     before = resident()
     detector, _ = create_dense(model, "retinanet", 80)
     detector.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(detector.parameters(), 1e-4, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(detector.parameters(), 1e-4, weight_decay=0.05, fused=True)
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, height, width, generator=generator)
     corner = torch.rand(16, 2, generator=generator) * torch.tensor([width - 130, height - 130])

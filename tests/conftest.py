@@ -1,11 +1,15 @@
-"""Small generated sets for detection and segmentation: bright rectangles of two colours on grey noise."""
+"""Settings for all tests; small generated sets for detection and segmentation: bright rectangles of two colours on grey noise."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no defect
+settings.load_profile("untimed")
 
 COLOURS = {"red": (230, 40, 40), "blue": (40, 40, 230)}
 CATEGORIES = [{"id": 3, "name": "red"}, {"id": 7, "name": "blue"}]

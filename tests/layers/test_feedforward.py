@@ -1,7 +1,9 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from foveate.layers.feedforward import MultiPathFeedForward
 
@@ -38,3 +40,54 @@ def test_gradcheck() -> None:
 def test_uneven_groups_are_refused(paths: int, untouched: int) -> None:
     with pytest.raises(ValueError, match="expected equal groups"):
         MultiPathFeedForward(8, 24, paths=paths, untouched=untouched)
+
+
+def outcome(layer: MultiPathFeedForward, run: Callable[[Tensor], Tensor], x: Tensor) -> list[Tensor]:
+    """The output and all gradients, with the dropout of one seed."""
+    torch.manual_seed(5)
+    own = x.clone().requires_grad_()
+    y = run(own)
+    return [y.detach(), *torch.autograd.grad(y.square().sum(), [own, *layer.parameters()])]
+
+
+@pytest.mark.parametrize(("paths", "untouched"), [(1, 0), (2, 0), (4, 0), (4, 1), (3, 2)])
+@pytest.mark.parametrize("drop", [0.0, 0.4])
+def test_training_keeps_less_and_has_the_gradients_of_the_equation(paths: int, untouched: int, drop: float) -> None:
+    layer = MultiPathFeedForward(8, 24, paths=paths, untouched=untouched, drop=drop).double()
+    x = torch.randn(2, 5, 7, 8, dtype=torch.float64)
+    written_out = outcome(layer, lambda own: layer.drop(layer._filtered(own)), x)
+    for found, expected in zip(outcome(layer, layer, x), written_out, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-11, rtol=1e-9)
+
+
+def kept_bytes(run: Callable[[Tensor], Tensor], x: Tensor) -> int:
+    """Of what is kept for the backward pass, each piece of memory once, without the parameters."""
+    pieces: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            pieces[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        run(x)
+    return sum(pieces.values())
+
+
+def test_training_keeps_nine_bytes_per_hidden_number() -> None:
+    layer = MultiPathFeedForward(16, 64, paths=4, drop=0.1)
+    x = torch.randn(2, 20, 20, 16, requires_grad=True)
+    few = 4 * x.numel() + x.numel() + 3 * 4 * sum(p.numel() for p in layer.parameters())  # the input, the last dropout, copies of weights
+    assert kept_bytes(layer, x) <= 9 * 4 * x.numel() + few
+    assert kept_bytes(lambda own: layer.drop(layer._filtered(own)), x) >= 13 * 4 * x.numel()
+
+
+def test_autocast_trains_in_its_own_format() -> None:
+    layer = MultiPathFeedForward(8, 24, paths=2)
+    x = torch.randn(2, 5, 7, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+        half = outcome(layer, lambda own: layer(own).float(), x)
+    for found, expected in zip(half, outcome(layer, layer, x), strict=True):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, atol=0.05 * expected.abs().max(), rtol=0.1)

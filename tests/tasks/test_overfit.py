@@ -40,7 +40,7 @@ def settings_of(name: str, head: str, data: Path, out: Path) -> TrainSettings:
         "model": name,
         "head": head,
         "img_size": SHORT[head],
-        "crop_size": SHORT[head],
+        **({"crop_size": SHORT[head]} if head == "semantic_fpn" else {}),
         "epochs": STEPS[head],  # a batch is the whole set
         "warmup_epochs": 20,
         "batch_size": PICTURES,

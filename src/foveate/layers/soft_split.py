@@ -34,8 +34,8 @@ def split_norm_linear(
     """`linear(LayerNorm(patch))` for every overlapping patch: (B, C, H, W) -> (B, T, E); the (B, T, D) patches never exist.
 
     With `W' = weight * gain`, each row centred to sum zero over the patch, `linear(LN(patch)) = rstd(patch) * conv(x, W') + (weight @
-    shift + bias)`: the mean of a patch falls out of a row that sums to zero. Mean and variance of each patch come from one pooling of
-    sum(x) and sum(x^2) over the channels. Gradients flow through the same identity.
+    shift + bias)`: the mean of a patch falls out of a row that sums to zero. Means of x and x^2 over each patch come from a convolution
+    with equal weights, several times faster than sums over the channels with pooling. Gradients flow through the same identity.
 
     Args:
         gain, shift: the LayerNorm's (D,); weight: (E, D); bias: (E,) or None; eps: the LayerNorm's.
@@ -45,8 +45,8 @@ def split_norm_linear(
     scaled = weight * gain
     filters = (scaled - scaled.mean(dim=1, keepdim=True)).reshape(-1, channels, kernel, kernel)
     response = F.conv2d(x_bchw, filters, stride=stride, padding=padding)
-    moments = torch.stack((x_bchw.mean(dim=1), x_bchw.square().mean(dim=1)), dim=1)
-    mean, square = F.avg_pool2d(moments, kernel, stride, padding).split(1, dim=1)
+    equal = x_bchw.new_full((1, channels, kernel, kernel), 1 / (channels * kernel**2))
+    mean, square = (F.conv2d(moment, equal, stride=stride, padding=padding) for moment in (x_bchw, x_bchw.square()))
     rstd = torch.rsqrt((square - mean.square()).clamp_min(0) + eps)
     constant = weight @ shift if bias is None else weight @ shift + bias
     scaled_response = torch.addcmul(constant[:, None, None], response, rstd)  # one pass over the largest map of the model

@@ -99,7 +99,7 @@ class Subject:
     def _prepared(self) -> Callable[[], None]:
         if self.case.mode == "infer":
             return self._infer
-        self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=self.device.type == "cuda")
+        self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=self.device.type in ("cpu", "cuda"))
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.case.dtype == "float16")
         return self._train
 

@@ -88,7 +88,7 @@ class Training:
         self.average = WeightAverage(model, settings.ema_decay) if settings.ema_decay > 0 else None
         self.whole = copy.deepcopy(model) if self.sharded else model
         # fp16 rescales the gradients before they are clipped, which fused optimisers do not allow
-        optimizer = make_optimizer(model, settings, fused=fabric.device.type == "cuda" and settings.precision != "fp16")
+        optimizer = make_optimizer(model, settings, fused=fabric.device.type in ("cpu", "cuda") and settings.precision != "fp16")
         self.wrapped, self.optimizer = fabric.setup(compiled(model) if settings.compile else model, optimizer)
         self.schedule = make_schedule(settings, length.pictures_per_update)
         self.position = Position()

@@ -61,8 +61,10 @@ class MultiPathFeedForward(nn.Module):
                 entering = hidden if previous is None else added(hidden, previous)
                 response = self.paths[index - untouched](entering.permute(0, 3, 1, 2))
                 hidden = previous = gelu(response.permute(0, 2, 3, 1))
-            tokens = hidden.flatten(0, 2)
-            total = F.linear(tokens, column, self.fc2.bias) if total is None else plus_product(total, tokens, column)
+            if total is None:
+                total = _pointwise(hidden, column, self.fc2.bias).flatten(0, 2)
+            else:
+                total = plus_product(total, hidden.flatten(0, 2), column)
         assert total is not None
         return total.view_as(x_bhwc)
 

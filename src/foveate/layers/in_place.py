@@ -6,7 +6,7 @@ belong to the caller: the output of a convolution or a linear layer that nobody 
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def added(x: Tensor, y: Tensor) -> Tensor:
@@ -17,6 +17,16 @@ def added(x: Tensor, y: Tensor) -> Tensor:
 def gelu(x: Tensor) -> Tensor:
     """GELU with the error function, in the memory of x where no gradients are recorded."""
     return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
+def batch_norm(norm: nn.BatchNorm2d, x_bchw: Tensor) -> Tensor:
+    """Batch norm; with running statistics and without gradients as one product and sum in the memory of x."""
+    mean, variance = norm.running_mean, norm.running_var
+    if torch.is_grad_enabled() or norm.training or mean is None or variance is None:
+        return norm(x_bchw)
+    gain = norm.weight * torch.rsqrt(variance + norm.eps)
+    shift = norm.bias - mean * gain
+    return torch.addcmul(shift[:, None, None], x_bchw, gain[:, None, None], out=x_bchw)
 
 
 def plus_product(x: Tensor, tokens: Tensor, weight: Tensor) -> Tensor:

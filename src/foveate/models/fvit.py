@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import GaborStart, LearnableGaborFilter, released_order
-from foveate.layers.in_place import added, gelu
+from foveate.layers.in_place import added, batch_norm, gelu
 from foveate.layers.padding import pad_end
 from foveate.layers.position import ConvPositionEmbedding
 
@@ -58,9 +58,9 @@ class Stem(nn.Module):
         self.norm3 = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm1(gelu(self.conv1(x)))
-        x = self.norm2(gelu(self.conv2(x)))
-        return self.norm3(gelu(self.conv3(x)))
+        x = batch_norm(self.norm1, gelu(self.conv1(x)))
+        x = batch_norm(self.norm2, gelu(self.conv2(x)))
+        return batch_norm(self.norm3, gelu(self.conv3(x)))
 
 
 class PatchEmbedding(nn.Module):

@@ -114,6 +114,14 @@ def loader_table(record: dict[str, Any]) -> str:
     return f"{table(rows)}\n{files}; batches of {record['batch']}, {rounds} rounds; {_machine(record)}. Command:\n\n{command}\n"
 
 
+def startup_table(record: dict[str, Any]) -> str:
+    """The waiting times of `startup.py`."""
+    rows = [["process", "seconds", "smallest to largest"]]
+    for row in record["rows"]:
+        rows.append([row["what"], f"{row['seconds']:.2f}", " to ".join(f"{second:.2f}" for second in row["seconds_range"])])
+    return table(rows) + f"\n{_machine(record)}. Command: `python benchmarks/startup.py`\n"
+
+
 def _machine(record: dict[str, Any]) -> str:
     return f"{record['hardware']}, torch {record['versions']['torch']}, {record['date']}"
 
@@ -133,6 +141,7 @@ def written(record: dict[str, Any]) -> str:
         "benchmarks/dense_cost.py step": step_table,
         "benchmarks/dense_cost.py growth": growth_table,
         "benchmarks/loader.py": loader_table,
+        "benchmarks/startup.py": startup_table,
     }
     if record["method"] in tables:
         return tables[record["method"]](record)

@@ -1,6 +1,7 @@
 """How long a user waits before anything happens: `python benchmarks/startup.py [--rounds 5]`.
 
-Method: processes of their own, in turns, after one round that is not counted; wall time from start to end, medians with smallest and largest.
+Method: processes of their own, in turns, after one round that is not counted; wall time from start to end, medians with the smallest and
+largest.
 """
 
 import argparse

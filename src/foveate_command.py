@@ -12,6 +12,7 @@ VERBS = {
     "predict": "say what is on pictures: classes, objects with boxes and masks, or a class per pixel",
     "models": "the table of models: parameters, MACs, published accuracy",
     "bench": "speed and memory of models on this machine, side by side",
+    "compare": "train several models on the same pictures at one budget, and say which to take",
     "convert": "the authors' and Paddle's weight files into ours, and back",
     "doctor": "look a data set over before training on it",
     "demo": "train two small models on the embedded digits and compare them",

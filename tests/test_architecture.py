@@ -32,9 +32,10 @@ ARROWS = {
     "opening": GROUND | {"factory", "heads", "weights"},
     "run": GROUND | {"weights"},
     "tasks": GROUND | {"factory", "heads", "data", "weights", "metric_names"},
+    "comparing": GROUND | {"metric_names", "run"},
     "verbs": GROUND
     | {"__init__", "factory", "heads", "opening", "layers", "data", "weights", "tasks", "run", "plots", "overlays", "counting", "speed"}
-    | {"published", "recipes", "metric_names"},
+    | {"comparing", "published", "recipes", "metric_names"},
     "cli": GROUND | {"verbs", "data", "tasks", "recipes", "memory"},
     "__init__": {"factory", "memory", "opening", "speed", "weights"},
     "__main__": set(),

@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 import math
@@ -47,6 +48,19 @@ def test_17_pictures_on_several_processes_give_the_same_bits_and_say_17(processe
     assert "17 pictures seen" in str(together)
     assert together.figures == alone.figures
     assert together.confusion == alone.confusion
+
+
+def test_a_line_per_picture_is_written(weights, digit_folder, alone, tmp_path):
+    file = tmp_path / "guesses.csv"
+    evaluate(weights, str(digit_folder), batch_size=4, accelerator="cpu", num_workers=0, results=file)
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert len({row["picture"] for row in rows}) == 17
+    assert all((digit_folder / "test" / row["picture"]).is_file() or (digit_folder / row["picture"]).is_file() for row in rows)
+    counts = [[sum(row["truth"] == truth and row["guess"] == guess for row in rows) for guess in NAMES] for truth in NAMES]
+    assert counts == [list(row) for row in alone.confusion]
+    assert sum(float(row["loss"]) for row in rows) / 17 == pytest.approx(alone.figures["loss"], rel=1e-4)
+    assert all(1 / 3 <= float(row["probability"]) <= 1 for row in rows)
 
 
 def test_batch_size_does_not_change_the_confusion(weights, digit_folder, alone):

@@ -30,6 +30,11 @@ class Measured:
         """Of each round, in seconds of one pass."""
         return [median(seconds) for seconds in self.rounds]
 
+    @property
+    def images_per_second(self) -> float:
+        """Median over the rounds of each round's median."""
+        return self.case.batch / median(self.medians)
+
 
 class Worker:
     """A process that holds one warm model. A context manager.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,7 @@ class Case:
         dtype: number format; the 16-bit ones by autocast, weights stay float32.
         device: "cpu", "cuda" ...
         threads: of the processor; 0 leaves PyTorch's choice.
+        options: names and values of further arguments of `create_model`.
     """
 
     model: str
@@ -50,6 +51,7 @@ class Case:
     dtype: Dtype = "float32"
     device: str = "cpu"
     threads: int = 0
+    options: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,14 @@ class Subject:
         self.device = torch.device(case.device)
         self._before = _resident()
         torch.manual_seed(0)
-        model = create_model(case.model, num_classes=NUM_CLASSES, img_size=case.size)
-        macs = count_macs(model, (case.size, case.size))
+        model = create_model(case.model, num_classes=NUM_CLASSES, img_size=case.size, **dict(case.options))
+        channels = dict(case.options).get("in_chans", 3)
+        macs = count_macs(model, (case.size, case.size), channels)
         self.facts = Facts(count_parameters(model), macs)
         self.model = self._formed(model.to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
-        self.images = torch.randn(case.batch, 3, case.size, case.size, device=self.device).contiguous(memory_format=torch.channels_last)
+        self.images = torch.randn(case.batch, channels, case.size, case.size, device=self.device).contiguous(
+            memory_format=torch.channels_last
+        )
         self.labels = torch.randint(0, NUM_CLASSES, (case.batch,), device=self.device)
         self._run = self._prepared()
         self._passes = self._warm_up()

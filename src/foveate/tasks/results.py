@@ -1,5 +1,7 @@
 """Exact evaluation: what a model says to every picture, gathered over all processes, each picture exactly once."""
 
+import csv
+import io
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -10,9 +12,11 @@ import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor
 
+from foveate.data.pictures import PictureSet
 from foveate.tasks.base import Batch, Forward
 
 MOST_GUESSES = 5
+GUESS_COLUMNS = ("picture", "truth", "guess", "probability", "loss")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,17 @@ class PictureResults:
         """(K, K) int64 counts, rows = truth, columns = first guess."""
         cells = self.label * num_classes + self.guesses[:, 0]
         return torch.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+    def to_csv(self, pictures: PictureSet) -> str:
+        """A line per picture: its name, the class it shows, the class guessed, the probability of the guess, and the loss."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(GUESS_COLUMNS)
+        names = pictures.class_names
+        columns = (self.index, self.label, self.guesses[:, 0], self.probability, self.loss)
+        for index, label, guess, probability, loss in zip(*(column.tolist() for column in columns), strict=True):
+            table.writerow((pictures.name(index), names[label], names[guess], f"{probability:.6g}", f"{loss:.6g}"))
+        return text.getvalue()
 
 
 @torch.inference_mode()

@@ -225,7 +225,7 @@ def _row(found: Measured, ceilings: Ceilings) -> Row:
         batch=case.batch,
         size=case.size,
         dtype=case.dtype,
-        images_per_second=case.batch / seconds,
+        images_per_second=found.images_per_second,
         slowest_round=case.batch / max(medians),
         fastest_round=case.batch / min(medians),
         milliseconds=1000 * seconds,

@@ -27,10 +27,11 @@ from foveate.tasks.settings import Accelerator, Precision
 from foveate.verbs.dense_evaluation import DenseEvaluation, DenseOptions, measure
 from foveate.verbs.own_options import require_own_options
 from foveate.verbs.picture_files import check_writable
+from foveate.whole_files import write_text
 
 Split = Literal["auto", "train", "val", "test"]
 # The options that only models of one task understand.
-OWN_OPTIONS = {"classify": (), "detect": ("results",), "segment": ("flip", "tile")}
+OWN_OPTIONS = {"classify": ("results",), "detect": ("results",), "segment": ("flip", "tile")}
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ def evaluate(
             0.2 for a weight file.
         seed: which share is held out; None: as the run was trained, or 0 for a weight file.
         num_workers: processes that read pictures, per device; None chooses.
-        results: detection: file to write the results to, in COCO's form as pycocotools reads it; outlines go into NAME-masks.json.
+        results: to classify, CSV file to write with a line per picture: its name, truth, guess, probability, loss; to detect, file for the
+            results in COCO's form as pycocotools reads it, outlines in NAME-masks.json beside it.
         flip: segmentation: average the probabilities with those of the mirrored picture.
         tile: segmentation: side in pixels of the overlapping windows that larger pictures are cut into; 0: whole pictures.
 
@@ -157,7 +159,7 @@ def evaluate(
     pictures = _pictures(splits.present(), split, data)
     about: dict[str, Any] = {"source": str(source), "data": data, "split": pictures.split}
     if isinstance(pictures, PictureSet):
-        values = launch(chosen, _evaluate, source, pictures, 64 if batch_size is None else batch_size, num_workers)
+        values = launch(chosen, _evaluate, source, pictures, 64 if batch_size is None else batch_size, num_workers, results)
         return Evaluation(**about, notes=splits.notes, **values)
     options = DenseOptions(4 if batch_size is None else batch_size, num_workers, flip, tile, results)
     values = launch(chosen, measure, source, pictures, options)
@@ -175,7 +177,9 @@ def _pictures(present: Mapping[str, StoredPictures], split: Split, data: str) ->
     return found
 
 
-def _evaluate(fabric: Fabric, source: Path, pictures: PictureSet, batch_size: int, num_workers: int | None) -> dict[str, Any]:
+def _evaluate(
+    fabric: Fabric, source: Path, pictures: PictureSet, batch_size: int, num_workers: int | None, file: Path | None
+) -> dict[str, Any]:
     """One process's share of the work; the fields of `Evaluation`, the same on every process."""
     model, card = open_model(source)
     pictures = with_classes_of(card, pictures, source)
@@ -188,6 +192,8 @@ def _evaluate(fabric: Fabric, source: Path, pictures: PictureSet, batch_size: in
         mine = score_pictures(model, loader, card.num_classes, fabric.device)
     results = gather_results(fabric, mine, len(pictures))
     seconds = time.perf_counter() - start
+    if file is not None and fabric.is_global_zero:
+        write_text(file, results.to_csv(pictures))
     return {
         "pictures": len(results),
         "figures": results.figures(),

@@ -1,0 +1,191 @@
+"""The trainings of a comparison: each in a process of its own, with a run folder of its own, continued where it was cut off."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+
+from foveate.errors import UserError
+from foveate.run import RunFolder
+from foveate.whole_files import write_text
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all trainings of a comparison share; None leaves what the recipe says.
+
+    Args:
+        data: folder of pictures, or "digits".
+        models: names of this project or of timm.
+        seeds: trainings of each model, with the seeds 0, 1, ...
+        options: of `foveate train`, by name, the same for all; None leaves what the recipe says.
+    """
+
+    data: str
+    models: tuple[str, ...]
+    seeds: int
+    options: Mapping[str, Any]
+
+    def keep(self, file: Path) -> None:
+        """Write the plan to `file`; where an earlier one stands there, only models and seeds may have been added or left out.
+
+        Raises:
+            UserError: where something else differs, since its trainings could not be compared with these.
+        """
+        if file.is_file():
+            earlier = json.loads(file.read_text(encoding="utf-8"))
+            for name, value in {"data": self.data, **self.options}.items():
+                before = earlier["data"] if name == "data" else earlier["options"].get(name)
+                if value != before:
+                    raise UserError(f"{file.parent}: found {name} {value}, expected {before} as in {file.name}; choose another --out")
+        write_text(file, json.dumps(asdict(self), indent=2) + "\n")
+
+    def trials(self, out: Path) -> list["Trial"]:
+        """All trainings, first every model with seed 0: a comparison that is cut off has then seen all models."""
+        return [Trial(model, seed, out / model / f"seed{seed}") for seed in range(self.seeds) for model in self.models]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: a model, a seed, and the run folder, which also keeps what came out."""
+
+    model: str
+    seed: int
+    folder: Path
+
+    @property
+    def training(self) -> Path:
+        """What `foveate train` said, as JSON."""
+        return self.folder / "training.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """What `foveate evaluate` said, as JSON. It is written last: where it stands, the trial is done."""
+        return self.folder / "evaluation.json"
+
+    @property
+    def guesses(self) -> Path:
+        """A line per picture, of models that classify."""
+        return self.folder / "guesses.csv"
+
+    @property
+    def log(self) -> Path:
+        """What the commands told people."""
+        return self.folder.with_suffix(".log")
+
+    def run(self, plan: Plan, environment: Mapping[str, str]) -> None:
+        """Train and evaluate, or go on where that stopped; `UserError` with the last words of a command that failed."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        if not self.training.is_file():
+            resumable = RunFolder(self.folder).checkpoint.is_file()
+            start = ["--resume", str(self.folder)] if resumable else [plan.data, "--model", self.model, "--seed", str(self.seed)]
+            options = [] if resumable else ["--out", str(self.folder), *_flags(plan.options)]
+            write_text(self.training, self._said(["train", *start, *options], environment))
+        results = ["--results", str(self.guesses)] if self._classifies() else []
+        write_text(self.evaluation, self._said(["evaluate", str(self.folder), plan.data, *results], environment))
+
+    def _classifies(self) -> bool:
+        return "top1" in json.loads(self.training.read_text(encoding="utf-8"))["figures"]
+
+    def _said(self, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+        """The JSON of one command of this project; what it tells people goes to the log."""
+        with self.log.open("a", encoding="utf-8") as log:
+            command = [sys.executable, "-m", "foveate", *arguments, "--json"]
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **environment}, check=False)
+        if done.returncode:
+            last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+            raise UserError(f"{self.model}, seed {self.seed}: {' '.join(last) or f'exit code {done.returncode}'} (see {self.log})")
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished trial left.
+
+    Args:
+        trial: which one.
+        training, evaluation: the JSON of the two commands.
+        right: by picture, whether the model was right about it; empty for tasks other than classification.
+        curve: a row per epoch, as in the run's metrics.csv.
+    """
+
+    trial: Trial
+    training: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    right: Mapping[str, bool]
+    curve: Sequence[Mapping[str, float]]
+
+    @classmethod
+    def read(cls, trial: Trial) -> "Outcome":
+        training, evaluation = (json.loads(file.read_text(encoding="utf-8")) for file in (trial.training, trial.evaluation))
+        right = {}
+        if trial.guesses.is_file():
+            with trial.guesses.open(encoding="utf-8", newline="") as lines:
+                right = {row["picture"]: row["truth"] == row["guess"] for row in csv.DictReader(lines)}
+        with RunFolder(trial.folder).metrics.open(encoding="utf-8", newline="") as lines:
+            curve = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
+        return cls(trial, training, evaluation, right, curve)
+
+
+def run_trials(trials: Sequence[Trial], plan: Plan, parallel: int, finished: Callable[[Trial, str], None]) -> list[str]:
+    """Run what is not done yet, `parallel` at a time; the others go on when one fails.
+
+    Args:
+        trials: of the plan.
+        plan: see `Plan`.
+        parallel: trainings at a time; with several GPUs each has one of them, otherwise the processor's cores are shared out.
+        finished: called in this thread after each trial, with why it failed, or "".
+
+    Returns:
+        Why trials failed.
+    """
+    places: SimpleQueue[Mapping[str, str]] = SimpleQueue()
+    for place in _places(parallel):
+        places.put(place)
+
+    def attempt(trial: Trial) -> str:
+        place = places.get()
+        try:
+            trial.run(plan, place)
+        except UserError as error:
+            return str(error)
+        finally:
+            places.put(place)
+        return ""
+
+    problems = []
+    with ThreadPoolExecutor(parallel) as pool:
+        futures = {pool.submit(attempt, trial): trial for trial in trials if not trial.evaluation.is_file()}
+        try:
+            for future in as_completed(futures):
+                problem = future.result()
+                finished(futures[future], problem)
+                problems += [problem] if problem else []
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return problems
+
+
+def _places(parallel: int) -> list[dict[str, str]]:
+    """Environment variables that give each of the processes at a time its own GPU, or its share of the cores."""
+    gpus = torch.cuda.device_count()
+    if gpus > 1:
+        return [{"CUDA_VISIBLE_DEVICES": str(place % gpus)} for place in range(parallel)]
+    threads = max(1, (os.cpu_count() or 1) // parallel)
+    return [{"OMP_NUM_THREADS": str(threads)} if parallel > 1 else {} for _ in range(parallel)]
+
+
+def _flags(options: Mapping[str, Any]) -> list[str]:
+    """Options as words of the command line; those that are None are left out."""
+    given = [(name, value) for name, value in options.items() if value is not None]
+    return [word for name, value in given for word in (f"--{name.replace('_', '-')}", str(value))]

@@ -1,0 +1,77 @@
+"""The plan of a comparison, and trials that fail, wait and share the machine."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from foveate.comparing import trials
+from foveate.comparing.trials import Plan, Trial, run_trials
+from foveate.errors import UserError
+
+OPTIONS = {"recipe": None, "epochs": 3}
+
+
+def test_every_model_is_seen_before_any_is_seen_twice() -> None:
+    made = Plan("data", ("a", "b"), 2, OPTIONS).trials(Path("out"))
+    assert [(trial.model, trial.seed) for trial in made] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    assert made[3].folder == Path("out/b/seed1") and made[3].log == Path("out/b/seed1.log")
+
+
+def test_a_plan_may_grow_but_not_change(tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    Plan("data", ("a",), 1, OPTIONS).keep(file)
+    Plan("data", ("a", "b"), 3, OPTIONS).keep(file)
+    assert json.loads(file.read_text())["seeds"] == 3
+    with pytest.raises(UserError, match=r"found epochs 4, expected 3 as in plan\.json"):
+        Plan("data", ("a",), 1, {**OPTIONS, "epochs": 4}).keep(file)
+    with pytest.raises(UserError, match="found data elsewhere, expected data"):
+        Plan("elsewhere", ("a",), 1, OPTIONS).keep(file)
+    assert json.loads(file.read_text())["models"] == ["a", "b"], "what was refused changes nothing"
+
+
+def test_trials_fail_alone_and_are_never_more_at_a_time_than_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    running, most, lock, both = 0, 0, threading.Lock(), threading.Barrier(2, timeout=20)
+
+    def run(trial: Trial, plan: Plan, environment: dict[str, str]) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        both.wait()  # two at a time, or never
+        assert environment["OMP_NUM_THREADS"] == str(max(1, os.cpu_count() // 2))
+        with lock:
+            running -= 1
+        if trial.seed == 1:
+            raise UserError(f"{trial.model} broke")
+
+    monkeypatch.setattr(Trial, "run", run)
+    monkeypatch.setattr(trials.torch.cuda, "device_count", lambda: 0)
+    plan = Plan("data", ("a", "b"), 3, OPTIONS)
+    told: list[str] = []
+    made = plan.trials(tmp_path)
+    problems = run_trials(made, plan, 2, lambda trial, problem: told.append(f"{trial.model}{trial.seed}{problem}"))
+    assert sorted(problems) == ["a broke", "b broke"]
+    assert sorted(told) == ["a0", "a1a broke", "a2", "b0", "b1b broke", "b2"]
+    assert most == 2
+    done = made[0].evaluation
+    done.parent.mkdir(parents=True)
+    done.write_text("{}")
+    told.clear()
+    monkeypatch.setattr(Trial, "run", lambda *_: None)
+    run_trials(made, plan, 1, lambda trial, problem: told.append(trial.model))
+    assert len(told) == 5
+
+
+def test_several_gpus_get_a_training_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials.torch.cuda, "device_count", lambda: 2)
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in trials._places(3)] == ["0", "1", "0"]
+
+
+def test_a_command_that_fails_leaves_its_last_words(tmp_path: Path) -> None:
+    trial = Trial("no_such_model", 0, tmp_path / "no_such_model" / "seed0")
+    with pytest.raises(UserError, match=r"no_such_model, seed 0: foveate train: .*seed0\.log"):
+        trial.run(Plan("digits", ("no_such_model",), 1, {"epochs": 1}), {})
+    assert not trial.evaluation.exists()

@@ -1,0 +1,70 @@
+"""`foveate compare`, with real trainings in processes of their own."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from foveate.cli import run_verb
+from foveate.errors import UserError
+from foveate.verbs.compare import compare
+
+RECIPE = """
+img_size: 32
+batch_size: 32
+warmup_epochs: 0
+mixup: 0
+cutmix: 0
+rand_augment: 0
+num_workers: 0
+val_fraction: 0.3
+"""
+
+
+def test_two_models_are_compared_and_the_same_command_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "quick.yaml").write_text(RECIPE)
+    out = tmp_path / "out"
+    options = ["--recipe", str(tmp_path / "quick.yaml"), "--epochs", "1", "--seeds", "1", "--out", str(out), "--json"]
+    assert run_verb("compare", ["digits", "--models", "test_resnet,no_such_model", *options]) == 2
+    first = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in first["rows"]] == ["test_resnet"]
+    assert len(first["problems"]) == 1 and "no_such_model, seed 0: foveate train: model:" in first["problems"][0]
+
+    kept = out / "test_resnet" / "seed0"
+    (kept / "evaluation.json").unlink()  # as if it had been killed before its end
+    (kept / "training.json").unlink()
+    changed = (kept / "recipe.yaml").stat().st_mtime_ns
+    assert run_verb("compare", ["digits", "--models", "test_resnet, test_vit", *options]) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert {row["model"] for row in second["rows"]} == {"test_resnet", "test_vit"} and not second["problems"]
+    assert (kept / "recipe.yaml").stat().st_mtime_ns == changed, "its training went on and was not begun anew"
+    again = next(row for row in second["rows"] if row["model"] == "test_resnet")
+    assert again["figures"] == first["rows"][0]["figures"] and again["steps"] == first["rows"][0]["steps"]
+
+    best, other = second["rows"]
+    assert best["mean"] >= other["mean"] and best["test"] is None
+    assert other["test"]["pictures"] == second["pictures"] == json.loads((kept / "evaluation.json").read_text())["pictures"]
+    difference = round((best["mean"] - other["mean"]) * second["pictures"])
+    assert other["test"]["wins"] - other["test"]["losses"] == difference
+    assert all(row["images_per_second"] > 0 and row["peak_bytes"] > 0 and row["macs"] > 0 for row in second["rows"])
+    assert second["recommendation"].startswith("Take ")
+    assert json.loads((out / "comparison.json").read_text())["recommendation"] == second["recommendation"]
+    page = (out / "comparison.md").read_text()
+    assert "| test_vit |" in page and second["recommendation"] in page
+    assert (out / "comparison.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"models": "a,a"}, "expected different names"),
+        ({"models": "a,"}, "expected different names"),
+        ({"models": ["a"], "seeds": 0}, "found 0 seeds"),
+        ({"models": "a", "epochs": 0}, "epochs: found 0"),
+        ({"models": "a", "recipe": "no_such_recipe"}, "no_such_recipe"),
+    ],
+)
+def test_a_plan_that_cannot_be_carried_out_is_refused_before_anything_is_made(options: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        compare("digits", out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -11,24 +13,24 @@ from foveate.comparing import trials
 from foveate.comparing.trials import Plan, Trial, run_trials
 from foveate.errors import UserError
 
-OPTIONS = {"recipe": None, "epochs": 3}
+SETTINGS = {"epochs": 3, "lr": 0.1}
 
 
 def test_every_model_is_seen_before_any_is_seen_twice() -> None:
-    made = Plan("data", ("a", "b"), 2, OPTIONS).trials(Path("out"))
+    made = Plan("data", ("a", "b"), 2, {}, SETTINGS).trials(Path("out"))
     assert [(trial.model, trial.seed) for trial in made] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
     assert made[3].folder == Path("out/b/seed1") and made[3].log == Path("out/b/seed1.log")
 
 
 def test_a_plan_may_grow_but_not_change(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
-    Plan("data", ("a",), 1, OPTIONS).keep(file)
-    Plan("data", ("a", "b"), 3, OPTIONS).keep(file)
+    Plan("data", ("a",), 1, {}, SETTINGS).keep(file)
+    Plan("data", ("a", "b"), 3, {}, SETTINGS).keep(file)
     assert json.loads(file.read_text())["seeds"] == 3
     with pytest.raises(UserError, match=r"found epochs 4, expected 3 as in plan\.json"):
-        Plan("data", ("a",), 1, {**OPTIONS, "epochs": 4}).keep(file)
+        Plan("data", ("a",), 1, {}, {**SETTINGS, "epochs": 4}).keep(file)
     with pytest.raises(UserError, match="found data elsewhere, expected data"):
-        Plan("elsewhere", ("a",), 1, OPTIONS).keep(file)
+        Plan("elsewhere", ("a",), 1, {}, SETTINGS).keep(file)
     assert json.loads(file.read_text())["models"] == ["a", "b"], "what was refused changes nothing"
 
 
@@ -49,7 +51,7 @@ def test_trials_fail_alone_and_are_never_more_at_a_time_than_asked_for(monkeypat
 
     monkeypatch.setattr(Trial, "run", run)
     monkeypatch.setattr(trials.torch.cuda, "device_count", lambda: 0)
-    plan = Plan("data", ("a", "b"), 3, OPTIONS)
+    plan = Plan("data", ("a", "b"), 3, {}, SETTINGS)
     told: list[str] = []
     made = plan.trials(tmp_path)
     problems = run_trials(made, plan, 2, lambda trial, problem: told.append(f"{trial.model}{trial.seed}{problem}"))
@@ -73,5 +75,21 @@ def test_several_gpus_get_a_training_each(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_command_that_fails_leaves_its_last_words(tmp_path: Path) -> None:
     trial = Trial("no_such_model", 0, tmp_path / "no_such_model" / "seed0")
     with pytest.raises(UserError, match=r"no_such_model, seed 0: foveate train: .*seed0\.log"):
-        trial.run(Plan("digits", ("no_such_model",), 1, {"epochs": 1}), {})
+        trial.run(Plan("digits", ("no_such_model",), 1, {"epochs": 1}, {}), {})
     assert not trial.evaluation.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files are not claimed there")
+def test_a_training_that_outlived_its_comparison_is_left_alone(tmp_path: Path) -> None:
+    trial = Trial("a", 0, tmp_path / "a" / "seed0")
+    trial.folder.parent.mkdir()
+    with trial.log.open("a") as log:
+        code = "import sys; print('begun', flush=True); sys.stdin.read()"
+        trial._claim(log)
+        orphan = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        orphan.stdout.readline()
+    with pytest.raises(UserError, match="a, seed 0: found another process"):
+        trial.run(Plan("digits", ("a",), 1, {}, {}), {})
+    orphan.communicate()
+    with pytest.raises(UserError, match="foveate train: model: found 'a'"):
+        trial.run(Plan("digits", ("a",), 1, {}, {}), {})

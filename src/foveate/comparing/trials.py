@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -21,19 +21,21 @@ from foveate.whole_files import write_text
 
 @dataclass(frozen=True)
 class Plan:
-    """What all trainings of a comparison share; None leaves what the recipe says.
+    """What all trainings of a comparison share.
 
     Args:
         data: folder of pictures, or "digits".
         models: names of this project or of timm.
         seeds: trainings of each model, with the seeds 0, 1, ...
-        options: of `foveate train`, by name, the same for all; None leaves what the recipe says.
+        options: of `foveate train` beside these, by name, as they were given.
+        settings: what recipe and options come to.
     """
 
     data: str
     models: tuple[str, ...]
     seeds: int
     options: Mapping[str, Any]
+    settings: Mapping[str, Any]
 
     def keep(self, file: Path) -> None:
         """Write the plan to `file`; where an earlier one stands there, only models and seeds may have been added or left out.
@@ -43,10 +45,12 @@ class Plan:
         """
         if file.is_file():
             earlier = json.loads(file.read_text(encoding="utf-8"))
-            for name, value in {"data": self.data, **self.options}.items():
-                before = earlier["data"] if name == "data" else earlier["options"].get(name)
-                if value != before:
-                    raise UserError(f"{file.parent}: found {name} {value}, expected {before} as in {file.name}; choose another --out")
+            before = {"data": earlier["data"], **earlier["settings"]}
+            now = {"data": self.data, **self.settings}
+            for name in before.keys() | now.keys():
+                if before.get(name) != now.get(name):
+                    found = f"found {name} {now.get(name)}, expected {before.get(name)} as in {file.name}"
+                    raise UserError(f"{file.parent}: {found}; choose another --out")
         write_text(file, json.dumps(asdict(self), indent=2) + "\n")
 
     def trials(self, out: Path) -> list["Trial"]:
@@ -83,7 +87,11 @@ class Trial:
         return self.folder.with_suffix(".log")
 
     def run(self, plan: Plan, environment: Mapping[str, str]) -> None:
-        """Train and evaluate, or go on where that stopped; `UserError` with the last words of a command that failed."""
+        """Train and evaluate, or go on where that stopped.
+
+        Raises:
+            UserError: with the last words of a command that failed; where a training that outlived its comparison still runs.
+        """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         if not self.training.is_file():
             resumable = RunFolder(self.folder).checkpoint.is_file()
@@ -100,11 +108,24 @@ class Trial:
         """The JSON of one command of this project; what it tells people goes to the log."""
         with self.log.open("a", encoding="utf-8") as log:
             command = [sys.executable, "-m", "foveate", *arguments, "--json"]
+            self._claim(log)  # the command inherits the file, and with it the claim
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **environment}, check=False)
         if done.returncode:
             last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
             raise UserError(f"{self.model}, seed {self.seed}: {' '.join(last) or f'exit code {done.returncode}'} (see {self.log})")
         return done.stdout
+
+    def _claim(self, log: TextIO) -> None:
+        """Keep other processes from this trial for as long as this one or its command has the log open, where the system can do that."""
+        if sys.platform == "win32":
+            return
+        import fcntl  # noqa: PLC0415 - not on every system
+
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            problem = f"{self.model}, seed {self.seed}: found another process that trains or evaluates it"
+            raise UserError(f"{problem}, expected none; wait for its end, or end it (see {self.log})") from None
 
 
 @dataclass(frozen=True)
@@ -186,6 +207,5 @@ def _places(parallel: int) -> list[dict[str, str]]:
 
 
 def _flags(options: Mapping[str, Any]) -> list[str]:
-    """Options as words of the command line; those that are None are left out."""
-    given = [(name, value) for name, value in options.items() if value is not None]
-    return [word for name, value in given for word in (f"--{name.replace('_', '-')}", str(value))]
+    """Options as words of the command line."""
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]

@@ -17,6 +17,7 @@ from foveate.factory import list_models
 from foveate.plots.speed import growth, speed_and_accuracy
 from foveate.published import published_top1
 from foveate.speed.ceilings import Ceilings, best
+from foveate.speed.device import resolved_device
 from foveate.speed.rounds import Measured, measure
 from foveate.speed.subject import Case, Dtype, Form, Mode
 
@@ -157,7 +158,7 @@ def bench(
         raise UserError(f"bench: found batch {batch}, size {size}, rounds {rounds}, expected numbers from 1 up")
     if optimize and mode == "train":
         raise UserError("bench: found --optimize with --mode train, expected --mode infer: an optimized model cannot learn any more")
-    device = _resolved(device)
+    device = resolved_device(device)
     threads = threads or torch.get_num_threads()
     cases = [
         Case(name, form, mode, own_batch, own_size, dtype, device, threads)
@@ -186,18 +187,6 @@ def _measured(cases: Sequence[Case], rounds: int) -> tuple[list[Measured], list[
             problems += failed
             ceilings.append(ceiling)
     return found, problems, best(ceilings)
-
-
-def _resolved(device: str) -> str:
-    """The device that "auto" means, or the one named, which is shown to exist."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = next(iter(str(error).splitlines()), "")
-        raise UserError(f"device: found {device!r} ({reason}), expected one that this machine has") from None
-    return device
 
 
 def _described(device: str) -> str:

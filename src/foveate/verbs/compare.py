@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -18,6 +17,7 @@ from foveate.metric_names import spoken
 from foveate.opening import read_card
 from foveate.plots.comparison import comparison
 from foveate.recipes import load_recipe
+from foveate.speed.device import resolved_device
 from foveate.speed.rounds import Measured, measure
 from foveate.speed.subject import Case
 from foveate.tasks.settings import TrainSettings
@@ -25,6 +25,7 @@ from foveate.whole_files import write_text
 
 SPEED_ROUNDS = 5
 SPEED_BATCH = 16
+OWN_SETTINGS = ("data", "model", "seed", "out", "resume")  # of each training
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def compare(
     img_size: int | None = None,
     batch_size: int | None = None,
     val_fraction: float | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     parallel: int = 1,
 ) -> Comparison:
     """Train every model on the same pictures with the same recipe, order of pictures and budget, and say which to take.
@@ -136,27 +137,20 @@ def compare(
         img_size: as for train; None: the recipe's, or one for all from the data.
         batch_size: pictures per step; None: as the recipe says.
         val_fraction: share held out where the data has no split of its own; None: as the recipe says.
-        device: on which the speed of inference is measured: cpu, cuda, mps ...
+        device: on which the speed of inference is measured: auto (CUDA where there is one), cpu, cuda, mps ...
         parallel: trainings at a time; with several GPUs each has one, otherwise the processor's cores are shared out.
 
     Raises:
         UserError: for a plan that cannot be carried out, or where no training came to an end.
     """
+    device = resolved_device(device)
     names = [name.strip() for name in (models.split(",") if isinstance(models, str) else models)]
-    plan = Plan(
-        data,
-        _sound(names, seeds, parallel),
-        seeds,
-        {
-            "recipe": recipe,
-            "epochs": epochs,
-            "max_minutes": minutes,
-            "img_size": img_size,
-            "batch_size": batch_size,
-            "val_fraction": val_fraction,
-        },
-    )
-    TrainSettings.from_plain({**(load_recipe(recipe) if recipe else {}), **_given(plan)})
+    options = {"epochs": epochs, "max_minutes": minutes, "img_size": img_size, "batch_size": batch_size, "val_fraction": val_fraction}
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = TrainSettings.from_plain({**(load_recipe(recipe) if recipe else {}), **given}).plain()
+    shared = {name: value for name, value in settings.items() if name not in OWN_SETTINGS}
+    words = {**({"recipe": recipe} if recipe else {}), **given}
+    plan = Plan(data, _sound(names, seeds, parallel), seeds, words, shared)
     out.mkdir(parents=True, exist_ok=True)
     plan.keep(out / "plan.json")
     trials = plan.trials(out)
@@ -173,10 +167,6 @@ def compare(
         data, measured["split"], measured["pictures"], figure, seeds, tuple(rows), recommend(rows), problems=(*problems, *unmeasured)
     )
     return _written(result, outcomes, out)
-
-
-def _given(plan: Plan) -> dict[str, Any]:
-    return {name: value for name, value in plan.options.items() if value is not None and name != "recipe"}
 
 
 def _sound(models: Sequence[str], seeds: int, parallel: int) -> tuple[str, ...]:

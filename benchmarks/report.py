@@ -69,31 +69,20 @@ def step_table(record: dict[str, Any]) -> str:
     return table(rows) + f"\nOne picture of {first['height']} x {first['width']}; {_machine(record)}.\n"
 
 
-def growth_table(record: dict[str, Any]) -> str:
-    """Time and memory by the side of the picture, of `dense_cost.py`."""
-    models = list(dict.fromkeys(row["model"] for row in record["rows"]))
-    found = {(row["model"], row["side"]): row for row in record["rows"]}
-    rows = [["side px", *(f"{model} {unit}" for model in models for unit in ("s", "MiB"))]]
-    for side in dict.fromkeys(row["side"] for row in record["rows"]):
-        pairs = [found.get((model, side)) for model in models]
-        cells = [cell for row in pairs for cell in ((f"{row['seconds']:.3f}", f"{row['peak_mib']:,}") if row else ("-", "-"))]
-        rows.append([str(side), *cells])
-    return table(rows) + f"\n{_machine(record)}.\n"
-
-
 def speed_table(record: dict[str, Any]) -> str:
     """What `foveate bench` measured, by `speed.py`; against the peers that the rows hold."""
     sizes = len({row["size"] for row in record["rows"]}) > 1
     against = [name for name in ("regnety_016", "poolformer_s12", "resnet18", "deit_small_patch16_224") if not sizes]
     speed = {row["model"]: row["images_per_second"] for row in record["rows"] if row["form"] == "eager"}
-    rows = [["model", "form", *(["px"] if sizes else []), "pictures/s", "spread", *(f"x {name}" for name in against)]]
+    rows = [["model", "form", *(["px", "ms"] if sizes else ["pictures/s"]), "spread", *(f"x {name}" for name in against)]]
     rows[0] += ["peak MiB", "GMACs", "of matrix product"]
     for row in record["rows"]:
         ratios = [f"{row['images_per_second'] / speed[name]:.2f}" for name in against]
-        spread = f"{row['slowest_round']:.1f} to {row['fastest_round']:.1f}"
+        speeds = row["images_per_second"], row["slowest_round"], row["fastest_round"]
+        shown = [f"{1000 * row['batch'] / speed:,.0f}" if sizes else f"{speed:.1f}" for speed in speeds]
         tail = f"{row['peak_bytes'] / 2**20:,.0f}", f"{row['macs'] / 1e9:.2f}", f"{row['matrix_share']:.0%}"
         side = [str(row["size"])] if sizes else []
-        rows.append([row["model"], row["form"], *side, f"{row['images_per_second']:.1f}", spread, *ratios, *tail])
+        rows.append([row["model"], row["form"], *side, shown[0], f"{shown[1]} to {shown[2]}", *ratios, *tail])
     first, ceilings = record["rows"][0], record["ceilings"]
     product, copy = 2 * ceilings["macs_per_second"] / 1e9, ceilings["bytes_per_second"] / 1e9
     case = f"Batch {first['batch']}, {first['dtype']}, {record['threads']} threads"
@@ -138,8 +127,7 @@ def written(record: dict[str, Any]) -> str:
     tables = {
         "foveate demo": demo_table,
         "foveate bench": speed_table,
-        "benchmarks/dense_cost.py step": step_table,
-        "benchmarks/dense_cost.py growth": growth_table,
+        "benchmarks/dense_cost.py": step_table,
         "benchmarks/loader.py": loader_table,
         "benchmarks/startup.py": startup_table,
     }

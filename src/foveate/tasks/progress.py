@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from foveate.metric_names import HEADLINES
+from foveate.metric_names import HEADLINES, spoken
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -70,26 +70,21 @@ class Report:
         if self.board is not None:
             for name, value in row.items():
                 self.board.add_scalar(f"epoch/{name}", value, row["step"])
-        headline = [f"{_spoken(name)} {value:.2%}" for name, value in row.items() if name.endswith(tuple(HEADLINES))]
+        headline = [f"{spoken(name)} {value:.2%}" for name, value in row.items() if name.endswith(tuple(HEADLINES))]
         if self.bar is not None and self.task is not None:
             if headline:
                 self.bar.update(self.task, headline=", ".join(headline))
         elif self.console is not None:
+            speed = row["images_per_second"]
             share = f"epoch {row['epoch']:g}, step {row['step']}/{self.total_steps}, {row['minutes']:.1f} min"
             figures = [
                 f"loss {row['train_loss']:.4f}",
                 f"lr {row['learning_rate']:.2e}",
                 *headline,
-                f"{row['images_per_second']:.0f} pictures/s",
+                f"{speed:.0f} pictures/s" if speed >= 10 else f"{speed:.1f} pictures/s",
                 f"waiting for pictures {row['loader_share']:.0%}",
             ]
             self.console.print(f"{share}: {', '.join(figures)}", highlight=False, soft_wrap=True)
-
-
-def _spoken(column: str) -> str:
-    """`averaged_val_top1` as "averaged val top-1"."""
-    name = next(name for name in HEADLINES if column.endswith(name))
-    return f"{column.removesuffix(name).replace('_', ' ')}{HEADLINES[name]}"
 
 
 def _bar(console: Console) -> Progress:

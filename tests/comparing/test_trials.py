@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from foveate.comparing import trials
-from foveate.comparing.trials import Plan, Trial, run_trials
+from foveate.comparing.trials import Plan, Trial, run_trials, variant
 from foveate.errors import UserError
 
 SETTINGS = {"epochs": 3, "lr": 0.1}
@@ -93,3 +93,19 @@ def test_a_training_that_outlived_its_comparison_is_left_alone(tmp_path: Path) -
     orphan.communicate()
     with pytest.raises(UserError, match="foveate train: model: found 'a'"):
         trial.run(Plan("digits", ("a",), 1, {}, {}), {})
+
+
+def test_variants_are_names_with_options() -> None:
+    assert variant("resnet18") == ("resnet18", {})
+    assert variant("fvit_tiny:mixer=pooling:paths=2:learn_gabor=false") == (
+        "fvit_tiny",
+        {"mixer": "pooling", "paths": 2, "learn_gabor": False},
+    )
+    for wrong in ("fvit_tiny:mixer", ":mixer=pooling", "fvit_tiny:=3", "fvit_tiny:mixer="):
+        with pytest.raises(UserError, match="expected NAME or NAME:option=value"):
+            variant(wrong)
+    plan = Plan("data", ("a:b=1",), 1, {"epochs": 2}, {})
+    (trial,) = plan.trials(Path("out"))
+    assert trial.folder == Path("out/a-b=1/seed0")
+    words = trial._arguments(plan)
+    assert words[words.index("--model") + 1] == "a" and words[words.index("--model-options") + 1] == '{"b": 1}'

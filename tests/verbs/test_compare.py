@@ -34,9 +34,9 @@ def test_two_models_are_compared_and_the_same_command_goes_on_where_it_stopped(t
     (kept / "evaluation.json").unlink()  # as if it had been killed before its end
     (kept / "training.json").unlink()
     changed = (kept / "recipe.yaml").stat().st_mtime_ns
-    assert run_verb("compare", ["digits", "--models", "test_resnet, test_vit", *options]) == 0
+    assert run_verb("compare", ["digits", "--models", "test_resnet, test_vit:depth=1", *options]) == 0
     second = json.loads(capsys.readouterr().out)
-    assert {row["model"] for row in second["rows"]} == {"test_resnet", "test_vit"} and not second["problems"]
+    assert {row["model"] for row in second["rows"]} == {"test_resnet", "test_vit:depth=1"} and not second["problems"]
     assert (kept / "recipe.yaml").stat().st_mtime_ns == changed, "its training went on and was not begun anew"
     again = next(row for row in second["rows"] if row["model"] == "test_resnet")
     assert again["figures"] == first["rows"][0]["figures"] and again["steps"] == first["rows"][0]["steps"]
@@ -50,7 +50,7 @@ def test_two_models_are_compared_and_the_same_command_goes_on_where_it_stopped(t
     assert second["recommendation"].startswith("Take ")
     assert json.loads((out / "comparison.json").read_text())["recommendation"] == second["recommendation"]
     page = (out / "comparison.md").read_text()
-    assert "| test_vit |" in page and second["recommendation"] in page
+    assert "| test_vit:depth=1 |" in page and second["recommendation"] in page
     assert (out / "comparison.png").stat().st_size > 10_000
 
 

@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from typing import Any, TextIO
 
 import torch
+import yaml
 
 from foveate.errors import UserError
 from foveate.run import RunFolder
@@ -25,7 +26,7 @@ class Plan:
 
     Args:
         data: folder of pictures, or "digits".
-        models: names of this project or of timm.
+        models: names of this project or of timm, with options behind them where they are variants: see `variant`.
         seeds: trainings of each model, with the seeds 0, 1, ...
         options: of `foveate train` beside these, by name, as they were given.
         settings: what recipe and options come to.
@@ -55,7 +56,21 @@ class Plan:
 
     def trials(self, out: Path) -> list["Trial"]:
         """All trainings, first every model with seed 0: a comparison that is cut off has then seen all models."""
-        return [Trial(model, seed, out / model / f"seed{seed}") for seed in range(self.seeds) for model in self.models]
+        folders = {model: out / model.replace(":", "-") for model in self.models}
+        return [Trial(model, seed, folders[model] / f"seed{seed}") for seed in range(self.seeds) for model in self.models]
+
+
+def variant(model: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of a model: `fvit_tiny:mixer=pooling:paths=2` is `fvit_tiny` with two arguments of `create_model`.
+
+    Raises:
+        UserError: for options that are not written so.
+    """
+    name, *options = model.split(":")
+    pairs = [option.partition("=") for option in options]
+    if not name or not all(key.isidentifier() and value for key, _, value in pairs):
+        raise UserError(f"models: found {model!r}, expected NAME or NAME:option=value:option=value")
+    return name, {key: yaml.safe_load(value) for key, _, value in pairs}
 
 
 @dataclass(frozen=True)
@@ -95,11 +110,16 @@ class Trial:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         if not self.training.is_file():
             resumable = RunFolder(self.folder).checkpoint.is_file()
-            start = ["--resume", str(self.folder)] if resumable else [plan.data, "--model", self.model, "--seed", str(self.seed)]
-            options = [] if resumable else ["--out", str(self.folder), *_flags(plan.options)]
-            write_text(self.training, self._said(["train", *start, *options], environment))
+            arguments = ["--resume", str(self.folder)] if resumable else self._arguments(plan)
+            write_text(self.training, self._said(["train", *arguments], environment))
         results = ["--results", str(self.guesses)] if self._classifies() else []
         write_text(self.evaluation, self._said(["evaluate", str(self.folder), plan.data, *results], environment))
+
+    def _arguments(self, plan: Plan) -> list[str]:
+        """What a training from its beginning is asked for."""
+        model, options = variant(self.model)
+        shape = ["--model-options", json.dumps(options)] if options else []
+        return [plan.data, "--model", model, "--seed", str(self.seed), "--out", str(self.folder), *_flags(plan.options), *shape]
 
     def _classifies(self) -> bool:
         return "top1" in json.loads(self.training.read_text(encoding="utf-8"))["figures"]

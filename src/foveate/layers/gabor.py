@@ -4,13 +4,16 @@ Legend: B batch, H x W map, C channels, F filters (C, or 1 shared by all channel
 """
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveate.layers.in_place import gelu
+
 GaborStart = Literal["spread", "random"]
+Activation = Literal["relu", "gelu", "none"]
 
 SHARPNESS_TIMES_WAVELENGTH = 1 / (math.sqrt(2) * 0.56)
 """In V1 the bandwidth sigma is near 0.56 wavelengths, and sharpness = 1 / (sqrt(2) sigma)."""
@@ -73,7 +76,7 @@ def sharpness_of(bandwidth: Tensor) -> Tensor:
 
 
 class LearnableGaborFilter(nn.Module):
-    """Depthwise convolution with Gabor kernels whose parameters are learnt, then ReLU: (B, H, W, C) -> (B, H, W, C).
+    """Depthwise convolution with Gabor kernels whose parameters are learnt, then an activation: (B, H, W, C) -> (B, H, W, C).
 
     The parameters (each of shape (F,)) are those of `gabor_kernels`; the shifts go through tanh, so that a filter stays within a pixel of
     its place. None of them takes weight decay: they are one-dimensional. For inference the kernels are constants: see `bake`.
@@ -85,10 +88,22 @@ class LearnableGaborFilter(nn.Module):
         start: "random" draws every parameter from a standard normal, as the released code does; "spread" lays orientations evenly over
             half a turn and wavelengths evenly in their logarithm from 2 px (the Nyquist limit) to the kernel's width, with the bandwidth
             and the aspect ratio of V1 cells and phases alternating between even and odd. Open in the paper.
+        activation: behind the convolution; "relu" in the released code, open in the paper.
+        learnt: False freezes kernels and bias as they start.
     """
 
-    def __init__(self, channels: int, *, shared: bool = False, kernel_size: int = 3, start: GaborStart = "spread") -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        shared: bool = False,
+        kernel_size: int = 3,
+        start: GaborStart = "spread",
+        activation: Activation = "relu",
+        learnt: bool = True,
+    ) -> None:
         super().__init__()
+        self.activation = known_activation(activation)
         self.channels = channels
         self.kernel_size = kernel_size
         self.start = start
@@ -102,6 +117,7 @@ class LearnableGaborFilter(nn.Module):
         self.shift_y = nn.Parameter(torch.empty(filters))
         self.amplitude = nn.Parameter(torch.empty(filters))
         self.bias = nn.Parameter(torch.empty(filters))
+        self.requires_grad_(learnt)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -148,11 +164,11 @@ class LearnableGaborFilter(nn.Module):
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
         weight = self.kernels()[:, None].expand(self.channels, 1, -1, -1)
-        return filter_channels(x_bhwc, weight, self.bias.expand(self.channels))
+        return filter_channels(x_bhwc, weight, self.bias.expand(self.channels), self.activation)
 
     def bake(self) -> "BakedGaborFilter":
         """The same filter as a constant depthwise convolution, for inference."""
-        baked = BakedGaborFilter(self.channels, self.kernel_size)
+        baked = BakedGaborFilter(self.channels, self.kernel_size, self.activation)
         with torch.no_grad():
             baked.weight.copy_(self.kernels()[:, None].expand_as(baked.weight))
             baked.bias.copy_(self.bias.expand(self.channels))
@@ -160,21 +176,37 @@ class LearnableGaborFilter(nn.Module):
 
 
 class BakedGaborFilter(nn.Module):
-    """A learnt Gabor filter frozen into numbers: depthwise convolution, then ReLU; (B, H, W, C) -> (B, H, W, C)."""
+    """A learnt Gabor filter frozen into numbers: depthwise convolution, then the activation; (B, H, W, C) -> (B, H, W, C)."""
 
-    def __init__(self, channels: int, kernel_size: int) -> None:
+    def __init__(self, channels: int, kernel_size: int, activation: Activation) -> None:
         super().__init__()
+        self.activation = activation
         self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.empty(channels))
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
-        return filter_channels(x_bhwc, self.weight, self.bias)
+        return filter_channels(x_bhwc, self.weight, self.bias, self.activation)
 
 
-def filter_channels(x_bhwc: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Depthwise convolution of a channels-last map with odd (C, 1, k, k) kernels, then ReLU; the size stays."""
+def filter_channels(x_bhwc: Tensor, weight: Tensor, bias: Tensor, activation: Activation) -> Tensor:
+    """Depthwise convolution of a channels-last map with odd (C, 1, k, k) kernels, then the activation; the size stays."""
     response = F.conv2d(x_bhwc.permute(0, 3, 1, 2), weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
-    return response.permute(0, 2, 3, 1).relu_()
+    return activated(response.permute(0, 2, 3, 1), activation)
+
+
+def activated(response: Tensor, activation: Activation) -> Tensor:
+    """The activation of a filter's response, which nobody else reads."""
+    if activation == "relu":
+        return response.relu_()
+    return gelu(response) if activation == "gelu" else response
+
+
+def known_activation(name: str) -> Activation:
+    """`name`; ValueError where it is none."""
+    found = next((known for known in get_args(Activation) if known == name), None)
+    if found is None:
+        raise ValueError(f"activation: found {name!r}, expected one of {', '.join(get_args(Activation))}")
+    return found
 
 
 def released_order(x_bhwc: Tensor) -> Tensor:

@@ -12,18 +12,21 @@ head). The paper's table of widths and depths could not be recovered for the fir
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from timm.layers import DropPath, trunc_normal_
+from timm.layers import DropPath, Mlp, trunc_normal_
 from timm.models import adapt_input_conv, build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from foveate.layers.dropout import Dropout
 from foveate.layers.feedforward import MultiPathFeedForward
-from foveate.layers.gabor import GaborStart, LearnableGaborFilter, released_order
+from foveate.layers.gabor import Activation, GaborStart, LearnableGaborFilter, released_order
 from foveate.layers.in_place import added, batch_norm, gelu
+from foveate.layers.mixers import MixerName, make_mixer
 from foveate.layers.padding import pad_end
 from foveate.layers.position import ConvPositionEmbedding
 
@@ -133,8 +136,11 @@ class FViT(nn.Module):
         stem_width: channels of the three stem convolutions.
         shared_gabor: one Gabor filter per block instead of one per channel.
         kernel_size: side of the Gabor kernels in pixels, odd. Open in the paper; 3 as in the released code.
-        gabor_start: see `LearnableGaborFilter`.
-        paths: groups of the multi-path feed-forward.
+        gabor_start, gabor_activation: see `LearnableGaborFilter`.
+        learn_gabor: False keeps the filters as they start.
+        mixer: what mixes the tokens; all but "gabor" are the papers' ablations, see `layers/mixers.py`.
+        paths: groups of the multi-path feed-forward; 0 for a plain one (linear, GELU, linear).
+        untouched_paths: how many of the groups pass unfiltered.
         conv_head: 1x1 convolution to 1280 -> BatchNorm -> SiLU before pooling (the paper), instead of LayerNorm (the released code).
         small_images: for pictures of 32 to 64 px: the stem and the first embedding keep the size, so that the strides are 1, 2, 4, 8
             instead of 4, 8, 16, 32. The parameters are the same: published weights load.
@@ -157,7 +163,11 @@ class FViT(nn.Module):
         shared_gabor: bool = False,
         kernel_size: int = 3,
         gabor_start: GaborStart = "spread",
+        gabor_activation: Activation = "relu",
+        learn_gabor: bool = True,
+        mixer: MixerName = "gabor",
         paths: int = 4,
+        untouched_paths: int = 0,
         conv_head: bool = True,
         small_images: bool = False,
         token_order: TokenOrder = "raster",
@@ -171,6 +181,19 @@ class FViT(nn.Module):
         self.num_features = widths[-1]
         self.head_hidden_size = HEAD_WIDTH if conv_head else widths[-1]
         strides = (1, 1, 2, 2, 2) if small_images else (2, 2, 2, 2, 2)
+
+        def make_gabor(width: int) -> nn.Module:
+            kind = {"shared": shared_gabor, "kernel_size": kernel_size, "start": gabor_start}
+            return LearnableGaborFilter(width, **kind, activation=gabor_activation, learnt=learn_gabor)  # type: ignore[arg-type]
+
+        def make_ffn(width: int) -> nn.Module:
+            hidden = int(width * mlp_ratio)
+            if paths == 0:
+                plain = Mlp(width, hidden)
+                plain.drop1 = plain.drop2 = Dropout(proj_drop_rate)
+                return plain
+            return MultiPathFeedForward(width, hidden, paths=paths, untouched=untouched_paths, drop=proj_drop_rate)
+
         drop_paths = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
 
         self.stem = Stem(in_chans, stem_width, strides[0])
@@ -181,8 +204,8 @@ class FViT(nn.Module):
             blocks = [
                 BionicFocalVisionBlock(
                     width,
-                    LearnableGaborFilter(width, shared=shared_gabor, kernel_size=kernel_size, start=gabor_start),
-                    MultiPathFeedForward(width, int(width * mlp_ratio), paths=paths, drop=proj_drop_rate),
+                    make_mixer(mixer, width, partial(make_gabor, width), kernel_size, gabor_activation),
+                    make_ffn(width),
                     next(drop_paths),
                 )
                 for _ in range(depth)
@@ -294,7 +317,8 @@ class FViT(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of the Gabor parameters."""
-        return {name for name, _ in self.named_parameters() if ".mixer." in name}
+        filters = (name for name, module in self.named_modules() if isinstance(module, LearnableGaborFilter))
+        return {f"{name}.{parameter}" for name in filters for parameter, _ in self.get_submodule(name).named_parameters()}
 
     def adapt_state_dict(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[tuple[str, tuple[int, ...], tuple[int, ...]]]]:
         """`state` with its first convolution fitted to `in_chans`, and what was changed: name, shape found, shape made."""
@@ -317,7 +341,8 @@ def init_weights(module: nn.Module) -> None:
     """Linear layers truncated normal 0.02, convolutions Kaiming normal by fan-out, biases 0; norms and Gabor filters keep theirs."""
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Conv2d):
         fan_out = module.weight.shape[0] * module.weight[0, 0].numel() // module.groups
         nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)

@@ -53,7 +53,7 @@ def _fold_norms(model: nn.Module) -> str:
     count = 0
     for module in model.modules():
         if isinstance(module, BionicFocalVisionBlock):
-            pairs: list[tuple[Any, Any]] = [(module.norm2, module.ffn.fc1)]
+            pairs: list[tuple[Any, Any]] = [(module.norm2, module.ffn.fc1), (module.norm1, getattr(module.mixer, "qkv", None))]
         elif isinstance(module, Block):
             pairs = [(module.norm1, getattr(module.attn, "qkv", None)), (module.norm2, getattr(module.mlp, "fc1", None))]
         else:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from foveate.card import Preprocessing
 from foveate.comparing.summary import Row, headline, paired_with, recommend, summarise
-from foveate.comparing.trials import Outcome, Plan, Trial, run_trials
+from foveate.comparing.trials import Outcome, Plan, Trial, run_trials, variant
 from foveate.errors import UserError
 from foveate.metric_names import spoken
 from foveate.opening import read_card
@@ -128,7 +128,7 @@ def compare(
 
     Args:
         data: folder of pictures, for any task, or "digits".
-        models: names of this project or of timm, separated by commas.
+        models: names of this project or of timm, separated by commas; with options behind a name, as in fvit_tiny:mixer=pooling, variants.
         out: folder for the runs, comparison.json, comparison.md and comparison.png.
         seeds: trainings of each model.
         epochs: of each training; None: as the recipe says.
@@ -175,6 +175,8 @@ def _sound(models: Sequence[str], seeds: int, parallel: int) -> tuple[str, ...]:
         raise UserError(f"compare: found {seeds} seeds, {parallel} in parallel, expected numbers from 1 up")
     if not all(models) or len(set(models)) < len(models):
         raise UserError(f"models: found {', '.join(models)!r}, expected different names, separated by commas")
+    for model in models:
+        variant(model)
     return tuple(models)
 
 
@@ -205,11 +207,11 @@ def _news(trial: Trial) -> str:
 
 def _with_speed(rows: Sequence[Row], outcomes: Sequence[Outcome], device: str) -> tuple[list[Row], list[str]]:
     """The rows with what was measured of each backbone's inference, in turns; and what could not be measured."""
-    cases = {row.model: _case(row.model, outcomes, device) for row in rows}
+    cases = [_case(row.model, outcomes, device) for row in rows]
     with Console(stderr=True).status("measuring speed") as status:
-        measured, problems, _ = measure(list(cases.values()), SPEED_ROUNDS, status.update)
-    found = {one.case.model: one for one in measured}
-    return [_timed(row, found.get(row.model)) for row in rows], problems
+        measured, problems, _ = measure(cases, SPEED_ROUNDS, status.update)
+    found = (next((one for one in measured if one.case == case), None) for case in cases)
+    return [_timed(row, one) for row, one in zip(rows, found, strict=True)], problems
 
 
 def _timed(row: Row, found: Measured | None) -> Row:
@@ -223,7 +225,7 @@ def _case(model: str, outcomes: Sequence[Outcome], device: str) -> Case:
     card = read_card(next(outcome.trial.folder for outcome in outcomes if outcome.trial.model == model))
     recipe = card.preprocessing
     size = recipe.size[0] if isinstance(recipe, Preprocessing) else recipe.short
-    return Case(model, batch=SPEED_BATCH, size=size, device=device, options=(("in_chans", card.in_chans), *card.options.items()))
+    return Case(card.model, batch=SPEED_BATCH, size=size, device=device, options=(("in_chans", card.in_chans), *card.options.items()))
 
 
 def _written(result: Comparison, outcomes: Sequence[Outcome], out: Path) -> Comparison:

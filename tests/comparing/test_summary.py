@@ -1,12 +1,11 @@
 """Rows from outcomes, and the sentence that follows from rows."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from foveate.comparing.paired import PairedTest
-from foveate.comparing.summary import Row, alike, headline, paired_with, recommend, summarise
+from foveate.comparing.summary import Row, alike, headline, on_shared_seeds, paired_with, recommend, summarise
 from foveate.comparing.trials import Outcome, Trial
 
 
@@ -73,16 +72,30 @@ BEST = row("best", 0.60, 0.64)
         ),
         (
             [BEST, row("slow", 0.61, 0.61, speed=5.0, p=0.4)],
-            "Take best: 62.0% ± 2.8; slow, at 61.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures), and is 2.0 times as fast.",
+            "Take best: 62.0% ± 2.8. slow, at 61.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures), "
+            "but best is 2.0 times as fast.",
         ),
         (
-            [BEST, row("quick", 0.55, 0.55, speed=25.0, p=0.001)],
-            "Take best: 62.0% ± 2.8, 7.0 points ahead of quick (p = 0.001 on 372 pictures); the fastest, quick, reaches 55.0% ± 0.0, "
+            [BEST, row("hardly", 0.61, 0.61, speed=10.5, p=0.4)],
+            "Take best: 62.0% ± 2.8. hardly, at 61.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures).",
+        ),
+        (
+            [BEST, row("far", 0.50, 0.50, speed=25.0, p=0.4)],
+            "Take best: 62.0% ± 2.8. far, at 50.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures).",
+        ),
+        (
+            [row("best", 0.8, 0.802), row("quick", 0.55, 0.55, speed=25.0, p=0.001)],
+            "Take best: 80.1% ± 0.1, 25.1 points ahead of quick (p = 0.001 on 372 pictures); the fastest, quick, reaches 55.0% ± 0.0 "
             "and is 2.5 times as fast.",
         ),
         (
-            [row("best", 0.6, speed=None), row("second", 0.5, speed=None)],
-            "Take best: 60.0%; second, at 50.0%, cannot be told from it (one training each: the difference may be chance).",
+            [row("best", 0.6), row("quick", 0.4, speed=90.0)],
+            "Take best: 60.0%. quick, at 40.0%, cannot be told from it (one training each: the difference may be chance).",
+        ),
+        (
+            [row("best", 0.6, speed=None), row("second", 0.59, p=0.5)],
+            "Take best: 60.0%. second, at 59.0%, cannot be told from it (p = 0.5 on 372 pictures; one training each: the difference may be "
+            "chance).",
         ),
     ],
 )
@@ -91,12 +104,22 @@ def test_the_sentence_follows_from_the_figures(rows: list[Row], sentence: str) -
 
 
 def test_more_models_ask_for_stronger_proof() -> None:
-    other = row("other", 0.5, 0.5, p=0.03)
-    assert not alike(BEST, other, models=2)
-    assert alike(BEST, other, models=3)
+    best, other = row("best", 0.6), row("other", 0.5, p=0.03)
+    assert not alike(best, other, models=2)
+    assert alike(best, other, models=3)
 
 
-def test_without_pictures_to_pair_the_spread_of_the_trainings_decides() -> None:
-    assert alike(BEST, row("near", 0.60, 0.62), models=2)
-    assert not alike(BEST, row("far", 0.50, 0.51), models=2)
-    assert alike(BEST, replace(BEST, figures=(0.1,)), models=2)
+def test_both_the_pictures_and_the_scatter_of_trainings_must_speak_for_a_difference() -> None:
+    best = row("best", 0.60, 0.61, 0.62)
+    assert not alike(best, row("far", 0.50, 0.51, 0.52, p=0.001), models=2)
+    assert alike(best, row("far", 0.50, 0.51, 0.52, p=0.2), models=2)
+    assert alike(best, row("near", 0.59, 0.60, 0.61, p=0.001), models=2)
+    assert not alike(best, row("far", 0.50, 0.51, 0.52), models=2)
+    assert alike(row("best", 0.0, 0.0), row("other", 0.0, 0.0), models=2)
+
+
+def test_models_are_ranked_on_the_seeds_that_all_have_finished() -> None:
+    outcomes = [outcome("a", 0, rights("a")), outcome("a", 1, rights("a")), outcome("b", 1, rights("b"))]
+    assert [(one.trial.model, one.trial.seed) for one in on_shared_seeds(outcomes)] == [("a", 1), ("b", 1)]
+    apart = [outcome("a", 0, rights("a")), outcome("b", 1, rights("b"))]
+    assert on_shared_seeds(apart) == apart and on_shared_seeds([]) == []

@@ -25,7 +25,10 @@ def test_every_model_is_seen_before_any_is_seen_twice() -> None:
 def test_a_plan_may_grow_but_not_change(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     Plan("data", ("a",), 1, {}, SETTINGS).keep(file)
+    Plan("mistyped", ("a",), 1, {}, SETTINGS).keep(file)
     Plan("data", ("a", "b"), 3, {}, SETTINGS).keep(file)
+    (tmp_path / "a" / "seed0").mkdir(parents=True)
+    (tmp_path / "a" / "seed0" / "resume.ckpt").touch()
     assert json.loads(file.read_text())["seeds"] == 3
     with pytest.raises(UserError, match=r"found epochs 4, expected 3 as in plan\.json"):
         Plan("data", ("a",), 1, {}, {**SETTINGS, "epochs": 4}).keep(file)
@@ -43,7 +46,7 @@ def test_trials_fail_alone_and_are_never_more_at_a_time_than_asked_for(monkeypat
             running += 1
             most = max(most, running)
         both.wait()  # two at a time, or never
-        assert environment["OMP_NUM_THREADS"] == str(max(1, os.cpu_count() // 2))
+        assert environment["OMP_NUM_THREADS"] == "3"
         with lock:
             running -= 1
         if trial.seed == 1:
@@ -51,6 +54,7 @@ def test_trials_fail_alone_and_are_never_more_at_a_time_than_asked_for(monkeypat
 
     monkeypatch.setattr(Trial, "run", run)
     monkeypatch.setattr(trials.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6), raising=False)
     plan = Plan("data", ("a", "b"), 3, {}, SETTINGS)
     told: list[str] = []
     made = plan.trials(tmp_path)
@@ -70,6 +74,16 @@ def test_trials_fail_alone_and_are_never_more_at_a_time_than_asked_for(monkeypat
 def test_several_gpus_get_a_training_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials.torch.cuda, "device_count", lambda: 2)
     assert [place["CUDA_VISIBLE_DEVICES"] for place in trials._places(3)] == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in trials._places(3)] == ["5", "7", "5"]
+    assert trials._places(1) == [{}]
+
+
+def test_a_killed_command_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = subprocess.CompletedProcess([], -9, stdout="")
+    monkeypatch.setattr(trials.subprocess, "run", lambda *_, **__: killed)
+    with pytest.raises(UserError, match="a, seed 0: killed by signal 9, perhaps for want of memory"):
+        Trial("a", 0, tmp_path / "a" / "seed0").run(Plan("digits", ("a",), 1, {}, {}), {})
 
 
 def test_a_command_that_fails_leaves_its_last_words(tmp_path: Path) -> None:
@@ -104,8 +118,18 @@ def test_variants_are_names_with_options() -> None:
     for wrong in ("fvit_tiny:mixer", ":mixer=pooling", "fvit_tiny:=3", "fvit_tiny:mixer="):
         with pytest.raises(UserError, match="expected NAME or NAME:option=value"):
             variant(wrong)
-    plan = Plan("data", ("a:b=1",), 1, {"epochs": 2}, {})
-    (trial,) = plan.trials(Path("out"))
-    assert trial.folder == Path("out/a-b=1/seed0")
+
+
+def test_a_variant_keeps_the_recipes_options_and_a_cut_off_training_begins_anew(tmp_path: Path) -> None:
+    plan = Plan("data", ("a:b=1",), 1, {"epochs": 2}, {"model_options": {"b": 5, "c": 6}})
+    (trial,) = plan.trials(tmp_path)
+    assert trial.folder == tmp_path / "a-b=1" / "seed0"
+    trial.folder.mkdir(parents=True)
+    (trial.folder / "metrics.csv").touch()
     words = trial._arguments(plan)
-    assert words[words.index("--model") + 1] == "a" and words[words.index("--model-options") + 1] == '{"b": 1}'
+    assert words[:2] == ["train", "data"] and not trial.folder.exists()
+    assert words[words.index("--model") + 1] == "a" and words[words.index("--model-options") + 1] == '{"b": 1, "c": 6}'
+    trial.folder.mkdir()
+    (trial.folder / "resume.ckpt").touch()
+    assert trial._arguments(plan) == ["train", "--resume", str(trial.folder)]
+    assert (trial.folder / "resume.ckpt").exists()

@@ -25,10 +25,10 @@ def test_two_models_are_compared_and_the_same_command_goes_on_where_it_stopped(t
     (tmp_path / "quick.yaml").write_text(RECIPE)
     out = tmp_path / "out"
     options = ["--recipe", str(tmp_path / "quick.yaml"), "--epochs", "1", "--seeds", "1", "--out", str(out), "--json"]
-    assert run_verb("compare", ["digits", "--models", "test_resnet,no_such_model", *options]) == 2
+    assert run_verb("compare", ["digits", "--models", "test_resnet,test_vit:no_such_option=1", *options]) == 2
     first = json.loads(capsys.readouterr().out)
     assert [row["model"] for row in first["rows"]] == ["test_resnet"]
-    assert len(first["problems"]) == 1 and "no_such_model, seed 0: foveate train: model:" in first["problems"][0]
+    assert len(first["problems"]) == 1 and "test_vit:no_such_option=1, seed 0: foveate train: model" in first["problems"][0]
 
     kept = out / "test_resnet" / "seed0"
     (kept / "evaluation.json").unlink()  # as if it had been killed before its end
@@ -57,14 +57,19 @@ def test_two_models_are_compared_and_the_same_command_goes_on_where_it_stopped(t
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"models": "a,a"}, "expected different names"),
-        ({"models": "a,"}, "expected different names"),
-        ({"models": ["a"], "seeds": 0}, "found 0 seeds"),
-        ({"models": "a", "epochs": 0}, "epochs: found 0"),
-        ({"models": "a", "recipe": "no_such_recipe"}, "no_such_recipe"),
+        ({"models": "resnet18,resnet18"}, "expected different names"),
+        ({"models": "resnet18,"}, "expected different names"),
+        ({"models": "no_such_model"}, "found 'no_such_model', expected names of"),
+        ({"models": "resnet18:depth"}, "expected NAME or NAME:option=value"),
+        ({"models": ["resnet18"], "seeds": 0}, "found 0 seeds"),
+        ({"models": "resnet18", "epochs": 0}, "epochs: found 0"),
+        ({"models": "resnet18", "recipe": "no_such_recipe"}, "no_such_recipe"),
+        ({"models": "resnet18", "device": "no_such_device"}, "device: found 'no_such_device'"),
     ],
 )
 def test_a_plan_that_cannot_be_carried_out_is_refused_before_anything_is_made(options: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         compare("digits", out=tmp_path / "out", **options)
+    with pytest.raises(UserError, match="no_such_data"):
+        compare("no_such_data", models="resnet18", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot, sqrt
+from math import comb, hypot, sqrt
 from statistics import mean, stdev
 
 from foveate.comparing.paired import PairedTest, paired_test
@@ -10,7 +10,10 @@ from foveate.comparing.trials import Outcome
 from foveate.metric_names import HEADLINES
 
 CHANCE = 0.05
-SPREADS = 2.0  # standard errors of a difference
+MARGIN = 0.02  # of the figure that may be given away for speed
+NOTABLY = 1.1  # times as fast
+# 97.5% quantiles of Student's t by degrees of freedom; 1.96 far beyond.
+QUANTILES = {2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26, 10: 2.23}
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,13 @@ def headline(outcomes: Sequence[Outcome]) -> str:
     return next(name for name in order if name in found)
 
 
+def on_shared_seeds(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes of the seeds that every model has finished, if there is one: which pictures are held out may depend on the seed."""
+    seeds = [_seeds(model, outcomes) for model in {outcome.trial.model for outcome in outcomes}]
+    shared = set.intersection(*seeds) if seeds else set()
+    return [outcome for outcome in outcomes if outcome.trial.seed in shared] if shared else list(outcomes)
+
+
 def summarise(outcomes: Sequence[Outcome], figure: str) -> list[Row]:
     """A row for each model that has finished a training, the best first; speed is added later."""
     models = dict.fromkeys(outcome.trial.model for outcome in outcomes)
@@ -99,36 +109,46 @@ def _rights(model: str, seeds: set[int], outcomes: Sequence[Outcome]) -> Mapping
 
 
 def alike(best: Row, other: Row, models: int) -> bool:
-    """Whether the figures cannot tell `other` from the best.
+    """Whether the figures cannot tell `other` from the best: where the pictures, or the scatter over trainings, leave it to chance.
 
-    By the paired test at 5% divided by the number of comparisons (Bonferroni); for tasks without one, where the means differ by less than
-    two standard errors, or where there is but one training.
+    The paired test is at 5% divided by the number of pairs among the models, since the best was found by looking; the scatter is judged by
+    Student's t at 5% where both have several trainings. Without either nothing can be told.
     """
+    by_chance = []
     if other.test is not None:
-        return other.test.p >= CHANCE / (models - 1)
-    if best.deviation is None or other.deviation is None:
-        return True
-    error = hypot(best.deviation / sqrt(len(best.figures)), other.deviation / sqrt(len(other.figures)))
-    return best.mean - other.mean < SPREADS * error
+        by_chance.append(other.test.p >= CHANCE / comb(models, 2))
+    if best.deviation is not None and other.deviation is not None:
+        error = hypot(best.deviation / sqrt(len(best.figures)), other.deviation / sqrt(len(other.figures)))
+        freedom = len(best.figures) + len(other.figures) - 2
+        by_chance.append(best.mean - other.mean <= QUANTILES.get(freedom, 2.2 if freedom < 30 else 1.96) * error)
+    return any(by_chance) or not by_chance
 
 
 def recommend(rows: Sequence[Row]) -> str:
-    """The sentence that follows from the rows, the best first: the fastest of those that cannot be told from the best."""
+    """The sentence that follows from the rows, the best first.
+
+    That is the best, or a notably faster one that cannot be told from it and is within two points of it.
+    """
     best, *others = rows
     if not others:
         return f"{best.model} alone was compared: {_share(best)}."
     equals = [row for row in others if alike(best, row, len(rows))]
-    choice = max((best, *equals), key=lambda row: row.images_per_second or 0.0)
-    if choice is not best:
-        text = f"Take {choice.model}: at {_share(choice)} it cannot be told from the best, {best.model} at {_share(best)}{_why(choice)}"
-        return f"{text}{_faster(choice, best)}."
+    near = [row for row in equals if row.mean >= best.mean - MARGIN and _times(row, best) >= NOTABLY]
+    if near:
+        choice = max(near, key=lambda row: _times(row, best))
+        text = (
+            f"Take {choice.model}: at {_share(choice)} it cannot be told from the best, {best.model} at {_share(best)}{_why(choice, best)}"
+        )
+        return f"{text}, and is {_times(choice, best):.1f} times as fast."
     second = others[0]
     if second in equals:
-        text = f"Take {best.model}: {_share(best)}; {second.model}, at {_share(second)}, cannot be told from it{_why(second)}"
-        return f"{text}{_faster(best, second)}."
-    ahead = f"{100 * (best.mean - second.mean):.1f} points ahead of {second.model}{_why(second)}"
-    fastest = max(rows, key=lambda row: row.images_per_second or 0.0)
-    price = "" if fastest is best else f"; the fastest, {fastest.model}, reaches {_share(fastest)}{_faster(fastest, best)}"
+        slower = _times(best, second)
+        speed = f", but {best.model} is {slower:.1f} times as fast" if slower >= NOTABLY else ""
+        return f"Take {best.model}: {_share(best)}. {second.model}, at {_share(second)}, cannot be told from it{_why(second, best)}{speed}."
+    ahead = f"{100 * (best.mean - second.mean):.1f} points ahead of {second.model}{_why(second, best)}"
+    fastest = max(others, key=lambda row: _times(row, best))
+    times = _times(fastest, best)
+    price = f"; the fastest, {fastest.model}, reaches {_share(fastest)} and is {times:.1f} times as fast" if times >= NOTABLY else ""
     return f"Take {best.model}: {_share(best)}, {ahead}{price}."
 
 
@@ -136,15 +156,15 @@ def _share(row: Row) -> str:
     return f"{row.mean:.1%}" + ("" if row.deviation is None else f" ± {100 * row.deviation:.1f}")
 
 
-def _why(row: Row) -> str:
+def _why(row: Row, best: Row) -> str:
     """What the judgement rests on."""
-    if row.test is not None:
-        return f" (p = {row.test.p:.2g} on {row.test.pictures:,} pictures)"
-    return " (one training each: the difference may be chance)" if row.deviation is None else ""
+    reasons = [] if row.test is None else [f"p = {row.test.p:.2g} on {row.test.pictures:,} pictures"]
+    single = [row.deviation is None, best.deviation is None]
+    if any(single):
+        reasons.append("one training each: the difference may be chance" if all(single) else "one training of one of them")
+    return f" ({'; '.join(reasons)})" if reasons else ""
 
 
-def _faster(row: Row, other: Row) -> str:
-    """That `row` is faster than `other`, where it is."""
-    if not row.images_per_second or not other.images_per_second or row.images_per_second <= other.images_per_second:
-        return ""
-    return f", and is {row.images_per_second / other.images_per_second:.1f} times as fast"
+def _times(row: Row, other: Row) -> float:
+    """How many times as fast as `other`; 0 where that was not measured."""
+    return row.images_per_second / other.images_per_second if row.images_per_second and other.images_per_second else 0.0

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ import torch
 import yaml
 
 from foveate.errors import UserError
+from foveate.metric_names import HEADLINES
 from foveate.run import RunFolder
 from foveate.whole_files import write_text
 
@@ -39,12 +41,13 @@ class Plan:
     settings: Mapping[str, Any]
 
     def keep(self, file: Path) -> None:
-        """Write the plan to `file`; where an earlier one stands there, only models and seeds may have been added or left out.
+        """Write the plan to `file`; where an earlier one has trainings, only models and seeds may have been added or left out.
 
         Raises:
             UserError: where something else differs, since its trainings could not be compared with these.
         """
-        if file.is_file():
+        begun = any(file.parent.glob("*/seed*/resume.ckpt")) or any(file.parent.glob("*/seed*/training.json"))
+        if begun and file.is_file():
             earlier = json.loads(file.read_text(encoding="utf-8"))
             before = {"data": earlier["data"], **earlier["settings"]}
             now = {"data": self.data, **self.settings}
@@ -105,35 +108,50 @@ class Trial:
         """Train and evaluate, or go on where that stopped.
 
         Raises:
-            UserError: with the last words of a command that failed; where a training that outlived its comparison still runs.
+            UserError: with the last words of a command that failed; where a training that outlived its comparison still runs; where the
+                evaluation has nothing to compare by.
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        if not self.training.is_file():
-            resumable = RunFolder(self.folder).checkpoint.is_file()
-            arguments = ["--resume", str(self.folder)] if resumable else self._arguments(plan)
-            write_text(self.training, self._said(["train", *arguments], environment))
-        results = ["--results", str(self.guesses)] if self._classifies() else []
-        write_text(self.evaluation, self._said(["evaluate", str(self.folder), plan.data, *results], environment))
+        with self.log.open("a", encoding="utf-8") as log:  # the commands inherit the file, and with it the claim
+            self._claim(log)
+            if not self.training.is_file():
+                write_text(self.training, json.dumps(self._said(self._arguments(plan), environment, log), indent=2) + "\n")
+            results = ["--results", str(self.guesses)] if self._classifies() else []
+            evaluation = self._said(["evaluate", str(self.folder), plan.data, *results], environment, log)
+        if not HEADLINES.keys() & evaluation["figures"].keys():
+            raise UserError(f"{self}: found no figure to compare by, expected objects or labelled pixels among what is held out")
+        write_text(self.evaluation, json.dumps(evaluation, indent=2) + "\n")
+
+    def __str__(self) -> str:
+        return f"{self.model}, seed {self.seed}"
 
     def _arguments(self, plan: Plan) -> list[str]:
-        """What a training from its beginning is asked for."""
-        model, options = variant(self.model)
+        """The command that trains: from the last checkpoint, or from the beginning, in a folder that holds nothing else."""
+        if RunFolder(self.folder).checkpoint.is_file():
+            return ["train", "--resume", str(self.folder)]
+        shutil.rmtree(self.folder, ignore_errors=True)  # a training that was cut off before its first checkpoint
+        model, own = variant(self.model)
+        options = {**plan.settings.get("model_options", {}), **own}
         shape = ["--model-options", json.dumps(options)] if options else []
-        return [plan.data, "--model", model, "--seed", str(self.seed), "--out", str(self.folder), *_flags(plan.options), *shape]
+        start = ["train", plan.data, "--model", model, "--seed", str(self.seed), "--out", str(self.folder)]
+        return [*start, *_flags(plan.options), *shape]
 
     def _classifies(self) -> bool:
         return "top1" in json.loads(self.training.read_text(encoding="utf-8"))["figures"]
 
-    def _said(self, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+    def _said(self, arguments: Sequence[str], environment: Mapping[str, str], log: TextIO) -> Any:
         """The JSON of one command of this project; what it tells people goes to the log."""
-        with self.log.open("a", encoding="utf-8") as log:
-            command = [sys.executable, "-m", "foveate", *arguments, "--json"]
-            self._claim(log)  # the command inherits the file, and with it the claim
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **environment}, check=False)
-        if done.returncode:
-            last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-            raise UserError(f"{self.model}, seed {self.seed}: {' '.join(last) or f'exit code {done.returncode}'} (see {self.log})")
-        return done.stdout
+        log.seek(0, os.SEEK_END)
+        begin = log.tell()
+        command = [sys.executable, "-m", "foveate", *arguments, "--json"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **environment}, check=False)
+        if done.returncode < 0:
+            raise UserError(f"{self}: killed by signal {-done.returncode}, perhaps for want of memory (see {self.log})")
+        try:
+            return json.loads(done.stdout)
+        except json.JSONDecodeError:
+            last = self.log.read_bytes()[begin:].decode("utf-8", errors="replace").strip().splitlines()[-1:]
+            raise UserError(f"{self}: {' '.join(last) or f'exit code {done.returncode}'} (see {self.log})") from None
 
     def _claim(self, log: TextIO) -> None:
         """Keep other processes from this trial for as long as this one or its command has the log open, where the system can do that."""
@@ -143,9 +161,11 @@ class Trial:
 
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            problem = f"{self.model}, seed {self.seed}: found another process that trains or evaluates it"
+        except BlockingIOError:
+            problem = f"{self}: found another process that trains or evaluates it"
             raise UserError(f"{problem}, expected none; wait for its end, or end it (see {self.log})") from None
+        except OSError:
+            return  # a file system without claims
 
 
 @dataclass(frozen=True)
@@ -218,12 +238,15 @@ def run_trials(trials: Sequence[Trial], plan: Plan, parallel: int, finished: Cal
 
 
 def _places(parallel: int) -> list[dict[str, str]]:
-    """Environment variables that give each of the processes at a time its own GPU, or its share of the cores."""
-    gpus = torch.cuda.device_count()
-    if gpus > 1:
-        return [{"CUDA_VISIBLE_DEVICES": str(place % gpus)} for place in range(parallel)]
-    threads = max(1, (os.cpu_count() or 1) // parallel)
-    return [{"OMP_NUM_THREADS": str(threads)} if parallel > 1 else {} for _ in range(parallel)]
+    """Environment variables that give each of several processes at a time its own GPU, or its share of the cores."""
+    if parallel == 1:
+        return [{}]
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    gpus = visible or [str(number) for number in range(torch.cuda.device_count())]
+    if len(gpus) > 1:
+        return [{"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} for place in range(parallel)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return [{"OMP_NUM_THREADS": str(max(1, cores // parallel))}] * parallel
 
 
 def _flags(options: Mapping[str, Any]) -> list[str]:

@@ -74,7 +74,8 @@ class MultiPathFeedForward(nn.Module):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_bhwc.dtype
         hidden = torch.Size((*x_bhwc.shape[:-1], self.fc1.out_features // self.num_paths))
         masks = [self.drop.mask(hidden, x_bhwc.device) for _ in range(self.num_paths)]
-        linears = (self.fc1.weight * self.drop.scale, self.fc1.bias * self.drop.scale, self.fc2.weight, self.fc2.bias)
+        first = [tensor if self.drop.scale == 1 else tensor * self.drop.scale for tensor in (self.fc1.weight, self.fc1.bias)]
+        linears = (*first, self.fc2.weight, self.fc2.bias)
         kernels = (tensor for path in self.paths for tensor in (path.weight, path.bias))
         x, *weights = (tensor.to(dtype) for tensor in (x_bhwc, *linears, *kernels))
         with torch.autocast(device, enabled=False):

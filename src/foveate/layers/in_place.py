@@ -1,7 +1,8 @@
 """Elementwise steps that take no new memory where no gradient will ask for the old values.
 
 Fresh memory costs more than the arithmetic on it: the system hands pages out one by one and wipes each. The tensor that is overwritten must
-belong to the caller: the output of a convolution or a linear layer that nobody else reads.
+belong to the caller: the output of a convolution or a linear layer that nobody else reads. A forward hook that wants to keep such an
+output has to copy it.
 """
 
 import torch

@@ -35,7 +35,8 @@ def split_norm_linear(
 
     With `W' = weight * gain`, each row centred to sum zero over the patch, `linear(LN(patch)) = rstd(patch) * conv(x, W') + (weight @
     shift + bias)`: the mean of a patch falls out of a row that sums to zero. Means of x and x^2 over each patch come from a convolution
-    with equal weights, several times faster than sums over the channels with pooling. Gradients flow through the same identity.
+    with equal weights, on a processor several times faster than sums over the channels with pooling; other devices pool, since their
+    convolutions may round to TF32, which the difference of mean squares does not survive. Gradients flow through the same identity.
 
     Args:
         gain, shift: the LayerNorm's (D,); weight: (E, D); bias: (E,) or None; eps: the LayerNorm's.
@@ -45,9 +46,17 @@ def split_norm_linear(
     scaled = weight * gain
     filters = (scaled - scaled.mean(dim=1, keepdim=True)).reshape(-1, channels, kernel, kernel)
     response = F.conv2d(x_bchw, filters, stride=stride, padding=padding)
-    equal = x_bchw.new_full((1, channels, kernel, kernel), 1 / (channels * kernel**2))
-    mean, square = (F.conv2d(moment, equal, stride=stride, padding=padding) for moment in (x_bchw, x_bchw.square()))
+    mean, square = (_patch_means(moment, kernel, stride, padding) for moment in (x_bchw, x_bchw.square()))
     rstd = torch.rsqrt((square - mean.square()).clamp_min(0) + eps)
     constant = weight @ shift if bias is None else weight @ shift + bias
     scaled_response = torch.addcmul(constant[:, None, None], response, rstd)  # one pass over the largest map of the model
     return scaled_response.flatten(2).transpose(1, 2)
+
+
+def _patch_means(x_bchw: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+    """The mean of every patch, (B, C, H, W) -> (B, 1, H', W'); zeros around the map count."""
+    if x_bchw.device.type != "cpu":
+        return F.avg_pool2d(x_bchw.mean(dim=1, keepdim=True), kernel, stride, padding)
+    channels = x_bchw.shape[1]
+    equal = x_bchw.new_full((1, channels, kernel, kernel), 1 / (channels * kernel**2))
+    return F.conv2d(x_bchw, equal, stride=stride, padding=padding)

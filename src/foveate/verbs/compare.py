@@ -1,17 +1,20 @@
 """`foveate compare`: which backbone for these pictures, at one budget, on this machine."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import timm
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from foveate.card import Preprocessing
-from foveate.comparing.summary import Row, headline, paired_with, recommend, summarise
+from foveate.comparing.summary import Row, headline, on_shared_seeds, paired_with, recommend, summarise
 from foveate.comparing.trials import Outcome, Plan, Trial, run_trials, variant
+from foveate.data.opening import likely_task, open_data
 from foveate.errors import UserError
 from foveate.metric_names import spoken
 from foveate.opening import read_card
@@ -63,9 +66,10 @@ class Comparison:
         """What the columns mean."""
         return [
             f"{spoken(self.figure)} on {self.pictures:,} pictures of {self.data} ({self.split}): mean and standard deviation over trainings"
-            "; p: exact sign test, picture by picture.",
-            f"minutes and steps: of one training; pictures/s, peak MiB, GMACs: inference of the backbone, batch {SPEED_BATCH}, float32, "
-            f"median of {SPEED_ROUNDS} rounds in turns on this machine.",
+            "; p: exact sign test, picture by picture, which knows nothing of how trainings scatter.",
+            f"M: million parameters; minutes and steps: of one training; pictures/s, peak MiB, GMACs: inference of the backbone, batch "
+            f"{SPEED_BATCH} (1 to detect and segment), float32, median of {SPEED_ROUNDS} rounds in turns on this machine.",
+            *(f"failed: {problem}" for problem in self.problems),
         ]
 
     def __rich__(self) -> RenderableType:
@@ -75,8 +79,7 @@ class Comparison:
             table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
         for row in rows:
             table.add_row(*row)
-        problems = (f"failed: {problem}" for problem in self.problems)
-        return Group(table, "", self.recommendation, "", *self.notes(), *(f"written: {file}" for file in self.files), *problems)
+        return Group(table, "", self.recommendation, "", *self.notes(), *(f"written: {file}" for file in self.files))
 
     def markdown(self) -> str:
         """The table and what belongs to it, for a page."""
@@ -147,26 +150,55 @@ def compare(
     names = [name.strip() for name in (models.split(",") if isinstance(models, str) else models)]
     options = {"epochs": epochs, "max_minutes": minutes, "img_size": img_size, "batch_size": batch_size, "val_fraction": val_fraction}
     given = {name: value for name, value in options.items() if value is not None}
-    settings = TrainSettings.from_plain({**(load_recipe(recipe) if recipe else {}), **given}).plain()
-    shared = {name: value for name, value in settings.items() if name not in OWN_SETTINGS}
     words = {**({"recipe": recipe} if recipe else {}), **given}
-    plan = Plan(data, _sound(names, seeds, parallel), seeds, words, shared)
-    out.mkdir(parents=True, exist_ok=True)
-    plan.keep(out / "plan.json")
+    known = _sound(names, seeds, parallel)
+    plan = Plan(_found(data), known, seeds, words, _settings(data, recipe, given))
+    _keep(plan, out)
     trials = plan.trials(out)
     problems = _trained(trials, plan, parallel)
-    outcomes = [Outcome.read(trial) for trial in trials if trial.evaluation.is_file()]
+    outcomes = on_shared_seeds([Outcome.read(trial) for trial in trials if trial.evaluation.is_file()])
     if not outcomes:
         raise UserError("\n".join(problems))
     figure = headline(outcomes)
-    rows, unmeasured = _with_speed(summarise(outcomes, figure), outcomes, device)
-    tests = paired_with(rows[0].model, outcomes)
+    rows = summarise(outcomes, figure)
+    try:
+        tests = paired_with(rows[0].model, outcomes)
+    except ValueError:
+        raise UserError(f"{data}: found other held-out pictures than in earlier trainings in {out}; choose another --out") from None
     rows = [replace(row, test=tests.get(row.model)) for row in rows]
     measured = outcomes[0].evaluation
     result = Comparison(
-        data, measured["split"], measured["pictures"], figure, seeds, tuple(rows), recommend(rows), problems=(*problems, *unmeasured)
+        data, measured["split"], measured["pictures"], figure, seeds, tuple(rows), recommend(rows), problems=tuple(problems)
     )
+    _written(result, outcomes, out)  # before the measuring of speed, should that fail
+    rows, unmeasured = _with_speed(rows, outcomes, device)
+    result = replace(result, rows=tuple(rows), recommendation=recommend(rows), problems=(*problems, *unmeasured))
     return _written(result, outcomes, out)
+
+
+def _found(data: str) -> str:
+    """The data, named in the same way from everywhere; `UserError` where it cannot be opened."""
+    open_data(data)
+    return data if data == "digits" else str(Path(data).resolve())
+
+
+def _settings(data: str, recipe: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What recipe and options come to, without what each training has of its own."""
+    named = load_recipe(recipe) if recipe else {}
+    task = named.get("task") or likely_task(data)
+    below = load_recipe(task) if task in ("detect", "segment") and "task" not in named else {}
+    settings = TrainSettings.from_plain({**below, **named, **given}).plain()
+    return {name: value for name, value in settings.items() if name not in OWN_SETTINGS}
+
+
+def _keep(plan: Plan, out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{out}: cannot be made ({error.strerror or error}), expected a folder for the runs; choose another --out"
+        ) from None
+    plan.keep(out / "plan.json")
 
 
 def _sound(models: Sequence[str], seeds: int, parallel: int) -> tuple[str, ...]:
@@ -176,7 +208,8 @@ def _sound(models: Sequence[str], seeds: int, parallel: int) -> tuple[str, ...]:
     if not all(models) or len(set(models)) < len(models):
         raise UserError(f"models: found {', '.join(models)!r}, expected different names, separated by commas")
     for model in models:
-        variant(model)
+        if not timm.is_model(variant(model)[0]):
+            raise UserError(f"models: found {model!r}, expected names of 'foveate models' or of timm")
     return tuple(models)
 
 
@@ -225,14 +258,16 @@ def _case(model: str, outcomes: Sequence[Outcome], device: str) -> Case:
     card = read_card(next(outcome.trial.folder for outcome in outcomes if outcome.trial.model == model))
     recipe = card.preprocessing
     size = recipe.size[0] if isinstance(recipe, Preprocessing) else recipe.short
-    return Case(card.model, batch=SPEED_BATCH, size=size, device=device, options=(("in_chans", card.in_chans), *card.options.items()))
+    batch = SPEED_BATCH if isinstance(recipe, Preprocessing) else 1
+    return Case(card.model, batch=batch, size=size, device=device, options=(("in_chans", card.in_chans), *card.options.items()))
 
 
 def _written(result: Comparison, outcomes: Sequence[Outcome], out: Path) -> Comparison:
     """The result with its files beside the runs: JSON, a page, a picture."""
-    column = f"val_{result.figure}"
+    columns = f"averaged_val_{result.figure}", f"val_{result.figure}"
     curves: dict[str, list[list[tuple[float, float]]]] = {row.model: [] for row in result.rows}
     for outcome in outcomes:
+        column = next((name for name in columns if any(name in row for row in outcome.curve)), "")
         curves[outcome.trial.model].append([(row["minutes"], row[column]) for row in outcome.curve if column in row])
     rows = [{**asdict(row), "mean": row.mean, "deviation": row.deviation} for row in result.rows]
     picture = comparison(rows, curves, out / "comparison.png", figure=result.figure, title=Path(result.data).name)

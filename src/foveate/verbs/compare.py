@@ -147,33 +147,37 @@ def compare(
         UserError: for a plan that cannot be carried out, or where no training came to an end.
     """
     device = resolved_device(device)
-    names = [name.strip() for name in (models.split(",") if isinstance(models, str) else models)]
     options = {"epochs": epochs, "max_minutes": minutes, "img_size": img_size, "batch_size": batch_size, "val_fraction": val_fraction}
     given = {name: value for name, value in options.items() if value is not None}
+    names = _sound([name.strip() for name in (models.split(",") if isinstance(models, str) else models)], seeds, parallel)
     words = {**({"recipe": recipe} if recipe else {}), **given}
-    known = _sound(names, seeds, parallel)
-    plan = Plan(_found(data), known, seeds, words, _settings(data, recipe, given))
+    plan = Plan(_found(data), names, seeds, words, _settings(data, recipe, given))
     _keep(plan, out)
     trials = plan.trials(out)
     problems = _trained(trials, plan, parallel)
     outcomes = on_shared_seeds([Outcome.read(trial) for trial in trials if trial.evaluation.is_file()])
     if not outcomes:
         raise UserError("\n".join(problems))
-    figure = headline(outcomes)
+    result = _judged(plan, outcomes, problems)
+    _written(result, outcomes, out)  # before the measuring of speed, should that fail
+    rows, unmeasured = _with_speed(result.rows, outcomes, device)
+    result = replace(result, rows=tuple(rows), recommendation=recommend(rows), problems=(*problems, *unmeasured))
+    return _written(result, outcomes, out)
+
+
+def _judged(plan: Plan, outcomes: Sequence[Outcome], problems: Sequence[str]) -> Comparison:
+    """The comparison without speed; `UserError` where trainings were measured on other pictures."""
+    figure, measured = headline(outcomes), outcomes[0].evaluation
     rows = summarise(outcomes, figure)
     try:
         tests = paired_with(rows[0].model, outcomes)
     except ValueError:
-        raise UserError(f"{data}: found other held-out pictures than in earlier trainings in {out}; choose another --out") from None
+        raise UserError(
+            f"{plan.data}: found other held-out pictures than in earlier trainings, expected the same; choose another --out"
+        ) from None
     rows = [replace(row, test=tests.get(row.model)) for row in rows]
-    measured = outcomes[0].evaluation
-    result = Comparison(
-        data, measured["split"], measured["pictures"], figure, seeds, tuple(rows), recommend(rows), problems=tuple(problems)
-    )
-    _written(result, outcomes, out)  # before the measuring of speed, should that fail
-    rows, unmeasured = _with_speed(rows, outcomes, device)
-    result = replace(result, rows=tuple(rows), recommendation=recommend(rows), problems=(*problems, *unmeasured))
-    return _written(result, outcomes, out)
+    about = plan.data, measured["split"], measured["pictures"], figure, plan.seeds
+    return Comparison(*about, tuple(rows), recommend(rows), problems=tuple(problems))
 
 
 def _found(data: str) -> str:

@@ -26,7 +26,7 @@ ENOUGH = 0.9
 
 # Everything to tune: for all, for a head, and for single pairs.
 SHORT = {"retinanet": 128, "mask_rcnn": 128, "semantic_fpn": 160}
-STEPS = {"retinanet": 300, "mask_rcnn": 300, "semantic_fpn": 200}
+STEPS = {"retinanet": 300, "mask_rcnn": 400, "semantic_fpn": 200}
 RATE = {"fvit_tiny": 5e-4, "t2t_vit_7": 5e-4, "resnet18": 1e-3}
 TUNED: dict[tuple[str, str], dict[str, Any]] = {}
 FIGURES = {"retinanet": ("box_ap",), "mask_rcnn": ("box_ap", "mask_ap"), "semantic_fpn": ("miou",)}

@@ -38,8 +38,9 @@ def comparison(
     looks = {row["model"]: next(styles) for row in rows}
     for axes in (against_speed, course):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set_ylabel(f"{spoken(figure)} on held-out pictures")
         axes.grid(alpha=0.3)
+    against_speed.set_ylabel(f"{spoken(figure)} on held-out pictures")
+    course.set_ylabel(f"{spoken(figure)} during training, on what was held out from it")
     _courses(course, curves, looks)
     if measured:
         _points(against_speed, measured, looks)

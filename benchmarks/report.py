@@ -78,7 +78,8 @@ def speed_table(record: dict[str, Any]) -> str:
     rows[0] += ["peak MiB", "GMACs", "of matrix product"]
     for row in record["rows"]:
         ratios = [f"{row['images_per_second'] / speed[name]:.2f}" for name in against]
-        speeds = row["images_per_second"], row["slowest_round"], row["fastest_round"]
+        median, *spread = row["images_per_second"], row["slowest_round"], row["fastest_round"]
+        speeds = (median, *(reversed(spread) if sizes else spread))  # the smaller number first
         shown = [f"{1000 * row['batch'] / speed:,.0f}" if sizes else f"{speed:.1f}" for speed in speeds]
         tail = f"{row['peak_bytes'] / 2**20:,.0f}", f"{row['macs'] / 1e9:.2f}", f"{row['matrix_share']:.0%}"
         side = [str(row["size"])] if sizes else []

@@ -18,7 +18,7 @@ from rich.console import Console
 from foveate.data.opening import likely_task
 from foveate.errors import UserError
 from foveate.memory import keep_freed_memory
-from foveate.recipes import list_recipes, load_recipe
+from foveate.recipes import list_recipes, load_recipe, with_task_defaults
 from foveate.tasks.settings import TrainSettings
 from foveate_command import VERBS
 
@@ -95,8 +95,7 @@ def training_defaults(arguments: Sequence[str]) -> dict[str, Any]:
     data = first_positional(arguments)
     if task == "auto" and data is not None and option_value(arguments, "--resume") is None:
         task = likely_task(data)
-    below = load_recipe(task) if task in ("detect", "segment") and "task" not in recipe else {}
-    return {**below, **recipe, "task": task}
+    return with_task_defaults(recipe, task)
 
 
 def first_positional(arguments: Sequence[str]) -> str | None:

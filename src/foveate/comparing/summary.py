@@ -1,9 +1,10 @@
 """From finished trainings to a row per model, and to a sentence that says which one to take."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import comb, hypot, sqrt
 from statistics import mean, stdev
+from typing import Any
 
 from foveate.comparing.paired import PairedTest, paired_test
 from foveate.comparing.trials import Outcome
@@ -51,13 +52,14 @@ class Row:
         """Standard deviation over the trainings; None for a single one."""
         return stdev(self.figures) if len(self.figures) > 1 else None
 
+    def plain(self) -> dict[str, Any]:
+        """All of it by name, mean and deviation included."""
+        return {**asdict(self), "mean": self.mean, "deviation": self.deviation}
+
 
 def headline(outcomes: Sequence[Outcome]) -> str:
     """The figure that models are compared by: `top1`, `mask_ap` before `box_ap`, or `miou`."""
-    found = outcomes[0].evaluation["figures"]
-    order = ("top1", "mask_ap", "box_ap", "miou")
-    assert set(order) == set(HEADLINES)
-    return next(name for name in order if name in found)
+    return next(name for name in reversed(HEADLINES) if name in outcomes[0].evaluation["figures"])
 
 
 def on_shared_seeds(outcomes: Sequence[Outcome]) -> list[Outcome]:

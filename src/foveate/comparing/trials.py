@@ -91,8 +91,12 @@ class Trial:
 
     @property
     def evaluation(self) -> Path:
-        """What `foveate evaluate` said, as JSON. It is written last: where it stands, the trial is done."""
+        """What `foveate evaluate` said, as JSON; written last."""
         return self.folder / "evaluation.json"
+
+    @property
+    def done(self) -> bool:
+        return self.evaluation.is_file()
 
     @property
     def guesses(self) -> Path:
@@ -225,7 +229,7 @@ def run_trials(trials: Sequence[Trial], plan: Plan, parallel: int, finished: Cal
 
     problems = []
     with ThreadPoolExecutor(parallel) as pool:
-        futures = {pool.submit(attempt, trial): trial for trial in trials if not trial.evaluation.is_file()}
+        futures = {pool.submit(attempt, trial): trial for trial in trials if not trial.done}
         try:
             for future in as_completed(futures):
                 problem = future.result()

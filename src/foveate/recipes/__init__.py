@@ -1,5 +1,6 @@
 """Recipes: settings of whole trainings as YAML files, holding only what differs from the defaults of `TrainSettings`."""
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -41,3 +42,9 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
     if settings is not None and not (isinstance(settings, dict) and all(isinstance(key, str) for key in settings)):
         raise UserError(f"recipe {file}: found {type(settings).__name__}, expected lines of 'setting: value'")
     return settings or {}
+
+
+def with_task_defaults(recipe: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """The settings of `recipe` for `task`, on top of the recipe "detect" or "segment" where it names no task; one that does is whole."""
+    below = load_recipe(task) if task in ("detect", "segment") and "task" not in recipe else {}
+    return {**below, **recipe, "task": task}

@@ -19,7 +19,7 @@ from foveate.errors import UserError
 from foveate.metric_names import spoken
 from foveate.opening import read_card
 from foveate.plots.comparison import comparison
-from foveate.recipes import load_recipe
+from foveate.recipes import load_recipe, with_task_defaults
 from foveate.speed.device import resolved_device
 from foveate.speed.rounds import Measured, measure
 from foveate.speed.subject import Case
@@ -89,8 +89,7 @@ class Comparison:
         return "\n".join([*lines, "", self.recommendation, "", *self.notes()]) + "\n"
 
     def to_json(self) -> str:
-        rows = [{**asdict(row), "mean": row.mean, "deviation": row.deviation} for row in self.rows]
-        return json.dumps({**asdict(self), "rows": rows}, indent=2)
+        return json.dumps({**asdict(self), "rows": [row.plain() for row in self.rows]}, indent=2)
 
 
 def _cells(row: Row) -> list[str]:
@@ -155,7 +154,7 @@ def compare(
     _keep(plan, out)
     trials = plan.trials(out)
     problems = _trained(trials, plan, parallel)
-    outcomes = on_shared_seeds([Outcome.read(trial) for trial in trials if trial.evaluation.is_file()])
+    outcomes = on_shared_seeds([Outcome.read(trial) for trial in trials if trial.done])
     if not outcomes:
         raise UserError("\n".join(problems))
     result = _judged(plan, outcomes, problems)
@@ -189,9 +188,7 @@ def _found(data: str) -> str:
 def _settings(data: str, recipe: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """What recipe and options come to, without what each training has of its own."""
     named = load_recipe(recipe) if recipe else {}
-    task = named.get("task") or likely_task(data)
-    below = load_recipe(task) if task in ("detect", "segment") and "task" not in named else {}
-    settings = TrainSettings.from_plain({**below, **named, **given}).plain()
+    settings = TrainSettings.from_plain({**with_task_defaults(named, named.get("task") or likely_task(data)), **given}).plain()
     return {name: value for name, value in settings.items() if name not in OWN_SETTINGS}
 
 
@@ -220,26 +217,25 @@ def _sound(models: Sequence[str], seeds: int, parallel: int) -> tuple[str, ...]:
 def _trained(trials: Sequence[Trial], plan: Plan, parallel: int) -> list[str]:
     """Run what is not done yet, telling people how far it is; why trials failed."""
     console = Console(stderr=True)
-    open_ones = [trial for trial in trials if not trial.evaluation.is_file()]
-    done = len(trials) - len(open_ones)
+    done = sum(trial.done for trial in trials)
     if done:
         console.print(f"{done} of {len(trials)} trainings are done already", highlight=False)
     columns = TextColumn("trainings"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("trainings", total=len(open_ones))
+        task = progress.add_task("trainings", total=len(trials) - done)
 
         def finished(trial: Trial, problem: str) -> None:
             progress.advance(task)
             console.print(problem or _news(trial), highlight=False, soft_wrap=True)
 
-        return run_trials(open_ones, plan, parallel, finished)
+        return run_trials(trials, plan, parallel, finished)
 
 
 def _news(trial: Trial) -> str:
     outcome = Outcome.read(trial)
     figure = headline([outcome])
     minutes, share = outcome.training["minutes"], outcome.evaluation["figures"][figure]
-    return f"{trial.model}, seed {trial.seed}: {spoken(figure)} {share:.1%} after {minutes:.1f} min ({trial.folder})"
+    return f"{trial}: {spoken(figure)} {share:.1%} after {minutes:.1f} min ({trial.folder})"
 
 
 def _with_speed(rows: Sequence[Row], outcomes: Sequence[Outcome], device: str) -> tuple[list[Row], list[str]]:
@@ -273,8 +269,9 @@ def _written(result: Comparison, outcomes: Sequence[Outcome], out: Path) -> Comp
     for outcome in outcomes:
         column = next((name for name in columns if any(name in row for row in outcome.curve)), "")
         curves[outcome.trial.model].append([(row["minutes"], row[column]) for row in outcome.curve if column in row])
-    rows = [{**asdict(row), "mean": row.mean, "deviation": row.deviation} for row in result.rows]
-    picture = comparison(rows, curves, out / "comparison.png", figure=result.figure, title=Path(result.data).name)
+    picture = comparison(
+        [row.plain() for row in result.rows], curves, out / "comparison.png", figure=result.figure, title=Path(result.data).name
+    )
     result = replace(result, files=tuple(str(file) for file in (out / "comparison.json", out / "comparison.md", picture)))
     write_text(out / "comparison.json", result.to_json() + "\n")
     write_text(out / "comparison.md", result.markdown())

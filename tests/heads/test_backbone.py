@@ -16,6 +16,7 @@ FAMILIES = {
     "fvit_tiny, small": ({"small_images": True}, (1, 2, 4, 8), (64, 128, 256, 512), MapNorms),
     "t2t_vit_7": ({}, (4, 8, 16, 32), (64, 128, 256, 256), PlainPyramid),
     "t2t_vit_7, small": ({"small_images": True}, (1, 2, 4, 8), (64, 128, 256, 256), PlainPyramid),
+    "t2t_vit_7, patches": ({"token_stage": "none"}, (4, 8, 16, 32), (64, 128, 256, 256), PlainPyramid),
     "resnet18": ({}, (4, 8, 16, 32), (64, 128, 256, 512), nn.Identity),
     "deit_tiny_patch16_224": ({"depth": 2}, (4, 8, 16, 32), (48, 96, 192, 192), PlainPyramid),
     "test_vit": ({"patch_size": 14}, (3.5, 7, 14, 28), (16, 32, 64, 64), PlainPyramid),

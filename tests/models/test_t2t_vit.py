@@ -1,4 +1,5 @@
 import pytest
+import timm
 import torch
 from torch.nn.functional import gelu
 
@@ -25,6 +26,35 @@ def test_token_maps_and_class_token_are_handed_out() -> None:
     assert [None if prefix is None else tuple(prefix.shape) for _, prefix in pairs] == [None, None, (2, 256), (2, 256)]
     flat = model.forward_intermediates(torch.randn(2, 3, 64, 64), intermediates_only=True, output_fmt="NLC")
     assert [tuple(feature.shape) for feature in flat] == [(2, 256, 64), (2, 64, 64), (2, 16, 256), (2, 16, 256)]
+
+
+def test_without_token_stage_each_patch_is_a_token_by_itself() -> None:
+    model = create_model("t2t_vit_7", token_stage="none", depth=2).eval()
+    x = torch.randn(2, 3, 40, 64)  # padded at its end to 48 x 64
+    maps, tokens = model.token_stage(torch.nn.functional.pad(x, (0, 0, 0, 8)))
+    assert maps == [] and model.grid_size((40, 64)) == (3, 4)
+    patch = x[:, :, 16:32, 48:64].flatten(1)  # second row, last column
+    weight, bias = model.token_stage.patches.weight.flatten(1), model.token_stage.patches.bias
+    torch.testing.assert_close(tokens[:, 7], patch @ weight.T + bias, atol=1e-5, rtol=1e-5)
+    features = model.forward_intermediates(x, intermediates_only=True)
+    assert [tuple(feature.shape) for feature in features] == [(2, 256, 3, 4)] * 2
+    assert [entry["reduction"] for entry in model.feature_info] == [16, 16]
+    assert create_model("t2t_vit_7", token_stage="none", small_images=True, img_size=32).grid_size((32, 32)) == (8, 8)
+
+
+def test_without_token_stage_features_are_the_last_map_and_other_channels_are_adapted() -> None:
+    backbone = timm.create_model("t2t_vit_7", token_stage="none", features_only=True, depth=2)
+    assert [tuple(feature.shape) for feature in backbone(torch.randn(1, 3, 64, 96))] == [(1, 256, 4, 6)]
+    grey, colour = (create_model("t2t_vit_7", token_stage="none", depth=1, in_chans=channels) for channels in (1, 3))
+    state, changes = grey.adapt_state_dict(colour.state_dict())
+    assert [name for name, *_ in changes] == ["token_stage.patches.weight"]
+    torch.testing.assert_close(state["token_stage.patches.weight"], colour.token_stage.patches.weight.sum(1, keepdim=True))
+
+
+def test_without_token_stage_the_size_is_the_papers_but_for_the_embedding() -> None:
+    """The paper prints 21.1 M, which leaves no room for 16 * 16 * 3 * 384 weights of the patches."""
+    model = create_model("t2t_vit_14", token_stage="none")
+    assert f"{sum(p.numel() for n, p in model.named_parameters() if p.requires_grad and 'patches' not in n) / 1e6:.1f}" == "21.1"
 
 
 def test_mean_of_tokens_as_pooling() -> None:
@@ -59,7 +89,7 @@ def test_dense_widths_grow_and_halve() -> None:
 
 
 def test_wrong_stage_and_depth_are_refused() -> None:
-    with pytest.raises(Exception, match="'performer', 'transformer' or 'convolution'"):
+    with pytest.raises(Exception, match="expected one of performer, transformer, convolution, none"):
         create_model("t2t_vit_7", token_stage="pooling")
     with pytest.raises(Exception, match="sum of the groups"):
         create_model("t2t_vit_dense", depth=4)

@@ -3,7 +3,8 @@
 Legend: B batch, C x H x W map, N tokens, D width of a token. A map becomes tokens, and tokens a map, here alone, in raster order.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from foveate.layers.soft_split import soft_split_padding, split_linear
 from foveate.layers.token_layers import TokenPerformer, TokenTransformer
 
-TokenStageName = Literal["performer", "transformer", "convolution"]
+TokenStageName = Literal["performer", "transformer", "convolution", "none"]
 
 TOKEN_WIDTH = 64
 KERNELS = (7, 3, 3)
@@ -74,14 +75,33 @@ class ConvTokenStage(nn.Module):
         return [first, second], map_to_tokens(self.project(second))
 
 
-def make_token_stage(name: TokenStageName, in_chans: int, width: int, strides: Sequence[int]) -> nn.Module:
-    """The token stage called `name`; ValueError for another name."""
-    if name == "convolution":
-        return ConvTokenStage(in_chans, width, strides)
-    layers: dict[str, type[TokenPerformer] | type[TokenTransformer]] = {"performer": TokenPerformer, "transformer": TokenTransformer}
-    if name not in layers:
-        raise ValueError(f"token_stage: found {name!r}, expected 'performer', 'transformer' or 'convolution'")
-    return TokenStage(in_chans, width, layers[name], strides)
+class PatchStage(nn.Module):
+    """No token stage: each patch of 16 x 16 pixels (4 x 4 in the form for small pictures) by itself becomes a token, as in ViT.
+
+    (B, in_chans, H, W), H and W divisible by the side of a patch -> no maps, and the tokens (B, N, D).
+    """
+
+    def __init__(self, in_chans: int, width: int, strides: Sequence[int]) -> None:
+        super().__init__()
+        side = math.prod(strides)
+        self.strides = (side,)
+        self.patches = nn.Conv2d(in_chans, width, side, side)
+
+    def forward(self, x_bchw: Tensor) -> tuple[list[Tensor], Tensor]:
+        return [], map_to_tokens(self.patches(x_bchw))
+
+
+def make_token_stage(name: TokenStageName, in_chans: int, width: int, strides: Sequence[int]) -> TokenStage | ConvTokenStage | PatchStage:
+    """The token stage called `name`, whose `strides` say by how much each of its steps shrinks the map; ValueError for another name."""
+    makers: dict[str, Callable[[], TokenStage | ConvTokenStage | PatchStage]] = {
+        "performer": lambda: TokenStage(in_chans, width, TokenPerformer, strides),
+        "transformer": lambda: TokenStage(in_chans, width, TokenTransformer, strides),
+        "convolution": lambda: ConvTokenStage(in_chans, width, strides),
+        "none": lambda: PatchStage(in_chans, width, strides),
+    }
+    if name not in makers:
+        raise ValueError(f"token_stage: found {name!r}, expected one of {', '.join(makers)}")
+    return makers[name]()
 
 
 def fit_channels(value: Tensor, in_chans: int) -> Tensor:

@@ -10,6 +10,8 @@ raster order.
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 import torch
@@ -91,15 +93,15 @@ class T2TViT(nn.Module):
     A picture is padded at its end to a multiple of 4, so that the maps have ceil(H/s) x ceil(W/s) places; the position table belongs to
     `img_size` and is resized per axis, in every forward, for a picture of another size (`set_input_size` does it once and for all).
 
-    Feature maps, in the order of `feature_info`: after each of the two token layers (strides 4 and 8, 64 channels), then after each block
-    (stride 16). `features_only=True` gives the first two and the last.
+    Feature maps, in the order of `feature_info`: after each of the two token layers (strides 4 and 8, 64 channels; none with the token
+    stage "none"), then after each block (stride 16). `features_only=True` gives the first two and the last.
 
     Args:
         num_classes: width of the classifier; 0 for none.
         in_chans: channels of the picture.
         img_size: (H, W) or one number, in pixels, that the position table is made for.
         embed_dim, depth, num_heads, mlp_ratio: of the backbone.
-        token_stage: "performer", "transformer" or "convolution".
+        token_stage: "performer", "transformer", "convolution", or "none" for a plain embedding of patches.
         small_images: for pictures of 32 to 64 px: the strides of the soft splits are 2, 2, 1 instead of 4, 2, 2, so that 32 px give
             8 x 8 tokens. The parameters are the same but for the position table's size: published weights load.
         global_pool: "token" (the class token) or "avg" (the mean of the others).
@@ -127,12 +129,13 @@ class T2TViT(nn.Module):
     ) -> None:
         super().__init__()
         self.in_chans, self.num_heads, self.mlp_ratio, self.proj_drop_rate = in_chans, num_heads, mlp_ratio, proj_drop_rate
-        self.strides = SMALL_STRIDES if small_images else STRIDES
         self.img_size = _pair(img_size)
         self.global_pool = global_pool
         self.grad_checkpointing = False
 
-        self.token_stage = make_token_stage(token_stage, in_chans, embed_dim, self.strides)
+        self.token_stage = make_token_stage(token_stage, in_chans, embed_dim, SMALL_STRIDES if small_images else STRIDES)
+        self.strides: tuple[int, ...] = self.token_stage.strides
+        self.stage_maps = len(self.strides) - 1
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(sinusoid_table(1 + math.prod(self.grid_size(self.img_size)), embed_dim), requires_grad=False)
         self.blocks = self.make_blocks(embed_dim, depth, drop_path_rate)
@@ -143,9 +146,9 @@ class T2TViT(nn.Module):
         trunc_normal_(self.cls_token, std=0.02)
         self.apply(init_weights)
 
-        first, second, third = self.strides
-        stage = [{"num_chs": TOKEN_WIDTH, "reduction": r, "module": f"token_stage.layer{i}"} for i, r in ((1, first), (2, first * second))]
-        last = [{"num_chs": c, "reduction": first * second * third, "module": f"blocks.{i}"} for i, c in enumerate(self.widths)]
+        *finer, last_reduction = accumulate(self.strides, mul)
+        stage = [{"num_chs": TOKEN_WIDTH, "reduction": r, "module": f"token_stage.layer{i}"} for i, r in enumerate(finer, start=1)]
+        last = [{"num_chs": c, "reduction": last_reduction, "module": f"blocks.{i}"} for i, c in enumerate(self.widths)]
         self.feature_info = stage + last
 
     def make_blocks(self, width: int, depth: int, drop_path_rate: float) -> nn.ModuleList:
@@ -215,16 +218,16 @@ class T2TViT(nn.Module):
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise ValueError(f"output_fmt: found {output_fmt!r}, expected 'NCHW' or 'NLC'")
-        taken, last = feature_take_indices(2 + len(self.blocks), indices)
+        taken, last = feature_take_indices(self.stage_maps + len(self.blocks), indices)
         maps, tokens = self._embed(x)
         grid = self.grid_size((x.shape[-2], x.shape[-1]))
-        features: list[tuple[Tensor, Tensor | None]] = [(maps[i], None) for i in (0, 1) if i in taken]
-        for index, block in enumerate(self.blocks, start=2):
+        features: list[tuple[Tensor, Tensor | None]] = [(x_bchw, None) for i, x_bchw in enumerate(maps) if i in taken]
+        for index, block in enumerate(self.blocks, start=self.stage_maps):
             if stop_early and index > last:
                 break
             tokens = self._run(block, tokens)
             if index in taken:
-                shown = self.norm(tokens) if norm and index == 1 + len(self.blocks) else tokens
+                shown = self.norm(tokens) if norm and index == self.stage_maps + len(self.blocks) - 1 else tokens
                 features.append((tokens_to_map(shown[:, 1:], grid), shown[:, 0]))
         if output_fmt == "NLC":
             features = [(map_to_tokens(feature), prefix) for feature, prefix in features]
@@ -233,8 +236,8 @@ class T2TViT(nn.Module):
 
     def prune_intermediate_layers(self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True) -> list[int]:
         """Drops the blocks behind the last of `indices`, and the head: what a features-only model does not need."""
-        taken, last = feature_take_indices(2 + len(self.blocks), indices)
-        self.blocks = self.blocks[: max(0, last - 1)]
+        taken, last = feature_take_indices(self.stage_maps + len(self.blocks), indices)
+        self.blocks = self.blocks[: max(0, last + 1 - self.stage_maps)]
         if prune_norm:
             self.norm = nn.Identity()
         if prune_head:
@@ -283,7 +286,7 @@ class T2TViT(nn.Module):
                 fitted["pos_embed"] = resize_position_table(table, (side, side), self.grid_size(self.img_size))
         own = self.state_dict()
         for name in own:
-            if name in state and state[name].shape != own[name].shape and name.startswith(("token_stage.layer1.", "token_stage.conv1.")):
+            if name in state and state[name].shape != own[name].shape and name.startswith(FITTED):
                 fitted[name] = fit_channels(state[name], self.in_chans)
         changes = [
             (name, tuple(state[name].shape), tuple(value.shape)) for name, value in fitted.items() if value.shape != state[name].shape
@@ -320,6 +323,7 @@ def default_config(first_conv: str) -> dict[str, Any]:
 
 
 FIRST_LAYER = {"performer": "token_stage.layer1.kqv", "transformer": "token_stage.layer1.qkv", "convolution": "token_stage.conv1"}
+FITTED = ("token_stage.layer1.", "token_stage.conv1.", "token_stage.patches.")
 
 default_cfgs = generate_default_cfgs({name: default_config(FIRST_LAYER[stage]) for name, (_, _, _, _, stage) in VARIANTS.items()})
 
@@ -328,8 +332,10 @@ def register(name: str, model_class: type[T2TViT], variant: dict[str, Any]) -> N
     """Make `name` known to timm: `model_class` with the arguments in `variant`, which whoever creates the model may override."""
 
     def create(pretrained: bool = False, **kwargs: Any) -> T2TViT:
-        features = {"out_indices": (0, 1, -1), "feature_cls": "getter"}
-        return build_model_with_cfg(model_class, name, pretrained, feature_cfg=features, **{**variant, **kwargs})
+        arguments = {**variant, **kwargs}
+        indices = (-1,) if arguments.get("token_stage") == "none" else (0, 1, -1)
+        features = {"out_indices": indices, "feature_cls": "getter"}
+        return build_model_with_cfg(model_class, name, pretrained, feature_cfg=features, **arguments)
 
     create.__name__, create.__module__ = name, model_class.__module__
     create.__doc__ = f"{model_class.__name__} with {variant}; takes its arguments."

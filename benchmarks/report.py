@@ -59,6 +59,25 @@ def dense_table(record: dict[str, Any]) -> str:
     return f"{table(rows)}\n{what} by class:\n\n{table(classes)}\n" + _origin(record)
 
 
+def study_table(record: dict[str, Any]) -> str:
+    """The rows of `studies.py`, the best first, and how far each is from the first: a row that is not told apart may differ by chance."""
+    rows = [["model", "top-1", "±", "behind", "told apart", "parameters", "GMACs", "training minutes", "pictures/s"]]
+    best = record["rows"][0]
+    for row in record["rows"]:
+        spread = "-" if row["deviation"] is None else f"{100 * row['deviation']:.1f}"
+        behind = "-" if row is best else f"{100 * (best['mean'] - row['mean']):.1f}"
+        apart = {None: "-", True: "yes", False: "no"}[row["told_apart"]]
+        figures = f"{row['mean']:.1%}", spread, behind, apart, f"{row['parameters']:,}", f"{row['macs'] / 1e9:.3f}"
+        rows.append([row["model"], *figures, f"{row['training_minutes']:.1f}", f"{row['images_per_second']:.0f}"])
+    trainings = sorted({len(row["figures"]) for row in record["rows"]})
+    each = f"{' to '.join(map(str, trainings))} training{'' if trainings == [1] else 's'} each"
+    classes = f", the first {record['per_class']['train']:,} of each class to train" if "per_class" in record else ""
+    where = f"{record['pictures']:,} pictures held out ({record['split']}) of {record['data']}{classes}; {each}; {_machine(record)}."
+    picture = f"![the same as a picture, with learning curves](images/study_{record['study']}.png)"
+    command = f"    python benchmarks/studies.py DATA {record['study']}"
+    return f"{table(rows)}\n{record['recommendation']}\n\n{where} Command:\n\n{command}\n\n{picture}\n"
+
+
 def step_table(record: dict[str, Any]) -> str:
     """The training steps of `dense_cost.py`."""
     rows = [["backbone", "seconds per step", "smallest to largest", "peak memory MiB"]]
@@ -131,6 +150,7 @@ def written(record: dict[str, Any]) -> str:
         "benchmarks/dense_cost.py": step_table,
         "benchmarks/loader.py": loader_table,
         "benchmarks/startup.py": startup_table,
+        "benchmarks/studies.py": study_table,
     }
     if record["method"] in tables:
         return tables[record["method"]](record)

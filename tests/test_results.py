@@ -5,8 +5,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+
+from foveate.comparing.trials import listed, variant
+from foveate.factory import create_model
+from foveate.recipes import load_recipe
+from foveate.tasks.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
+STUDIES = ROOT / "benchmarks" / "studies"
 SPEC = importlib.util.spec_from_file_location("report", ROOT / "benchmarks" / "report.py")
 report = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(report)
@@ -28,6 +36,19 @@ def test_a_changed_figure_changes_the_page(tmp_path: Path, monkeypatch: pytest.M
     assert report.filled(page).startswith("before\n")
     assert report.filled(page).endswith("after\n")
     assert report.filled(report.filled(page)) == report.filled(page)
+
+
+def test_every_row_of_every_study_can_be_built_and_trained() -> None:
+    listed_studies = yaml.safe_load((STUDIES / "studies.yaml").read_text())
+    for name, study in listed_studies.items():
+        recipe = TrainSettings.from_plain(load_recipe(STUDIES / f"{study['recipe']}.yaml"))
+        for row in study["models"]:
+            model, options = variant(row)
+            assert listed(row) == [row], name
+            with torch.device("meta"):
+                form = {"small_images": True} if recipe.small_images else {}
+                built = create_model(model, num_classes=10, img_size=recipe.img_size, **{**recipe.model_options, **form, **options})
+            assert built.eval()(torch.empty(2, 3, recipe.img_size, recipe.img_size, device="meta")).shape == (2, 10), row
 
 
 def test_every_result_says_how_it_came_about() -> None:

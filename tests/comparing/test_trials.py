@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from foveate.comparing import trials
-from foveate.comparing.trials import Plan, Trial, run_trials, variant
+from foveate.comparing.trials import Plan, Trial, listed, run_trials, variant
 from foveate.errors import UserError
 
 SETTINGS = {"epochs": 3, "lr": 0.1}
@@ -107,6 +107,16 @@ def test_a_training_that_outlived_its_comparison_is_left_alone(tmp_path: Path) -
     orphan.communicate()
     with pytest.raises(UserError, match="foveate train: model: found 'a'"):
         trial.run(Plan("digits", ("a",), 1, {}, {}), {})
+
+
+def test_commas_stand_between_models_and_within_lists() -> None:
+    assert listed("resnet18, fvit_tiny:depths=[1,1,2,1]:paths=2 ,t2t_vit_7") == [
+        "resnet18",
+        "fvit_tiny:depths=[1,1,2,1]:paths=2",
+        "t2t_vit_7",
+    ]
+    assert variant(listed("fvit_tiny:depths=[1,1,2,1]")[0]) == ("fvit_tiny", {"depths": [1, 1, 2, 1]})
+    assert listed("resnet18,") == ["resnet18", ""]
 
 
 def test_variants_are_names_with_options() -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,11 @@ class Plan:
         """All trainings, first every model with seed 0: a comparison that is cut off has then seen all models."""
         folders = {model: out / model.replace(":", "-") for model in self.models}
         return [Trial(model, seed, folders[model] / f"seed{seed}") for seed in range(self.seeds) for model in self.models]
+
+
+def listed(models: str) -> list[str]:
+    """The models of a list with commas between them; a comma within brackets, as in `fvit_tiny:depths=[1,1,2,1]`, is part of a model."""
+    return [model.strip() for model in re.split(r",(?![^\[]*\])", models)]
 
 
 def variant(model: str) -> tuple[str, dict[str, Any]]:

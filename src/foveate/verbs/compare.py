@@ -1,19 +1,18 @@
 """`foveate compare`: which backbone for these pictures, at one budget, on this machine."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import timm
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from foveate.card import Preprocessing
+from foveate.comparing.result import SPEED_BATCH, SPEED_ROUNDS, Comparison
 from foveate.comparing.summary import Row, headline, on_shared_seeds, paired_with, recommend, summarise
-from foveate.comparing.trials import Outcome, Plan, Trial, run_trials, variant
+from foveate.comparing.trials import Outcome, Plan, Trial, listed, run_trials, variant
 from foveate.data.opening import likely_task, open_data
 from foveate.errors import UserError
 from foveate.metric_names import spoken
@@ -26,86 +25,7 @@ from foveate.speed.subject import Case
 from foveate.tasks.settings import TrainSettings
 from foveate.whole_files import write_text
 
-SPEED_ROUNDS = 5
-SPEED_BATCH = 16
 OWN_SETTINGS = ("data", "model", "seed", "out", "resume")  # of each training
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What came out of all trainings, the best model first.
-
-    Args:
-        data: what was trained and measured on.
-        split, pictures: the part of it that the figures were measured on, and the number of its pictures.
-        figure: what models are compared by: `top1`, `mask_ap`, `box_ap` or `miou`.
-        seeds: trainings of each model that were asked for.
-        rows: of the models that finished a training.
-        recommendation: the sentence that follows.
-        files: written.
-        problems: trainings and measurements that failed.
-    """
-
-    data: str
-    split: str
-    pictures: int
-    figure: str
-    seeds: int
-    rows: tuple[Row, ...]
-    recommendation: str
-    files: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-
-    def table(self) -> list[list[str]]:
-        """Heading and rows in words."""
-        heading = ["model", spoken(self.figure), "±", "trainings", "p against best"]
-        heading += ["M", "GMACs", "minutes", "steps", "pictures/s", "peak MiB"]
-        return [heading, *(_cells(row) for row in self.rows)]
-
-    def notes(self) -> list[str]:
-        """What the columns mean."""
-        return [
-            f"{spoken(self.figure)} on {self.pictures:,} pictures of {self.data} ({self.split}): mean and standard deviation over trainings"
-            "; p: exact sign test, picture by picture, which knows nothing of how trainings scatter.",
-            f"M: million parameters; minutes and steps: of one training; pictures/s, peak MiB, GMACs: inference of the backbone, batch "
-            f"{SPEED_BATCH} (1 to detect and segment), float32, median of {SPEED_ROUNDS} rounds in turns on this machine.",
-            *(f"failed: {problem}" for problem in self.problems),
-        ]
-
-    def __rich__(self) -> RenderableType:
-        heading, *rows = self.table()
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for name in heading:
-            table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
-        for row in rows:
-            table.add_row(*row)
-        return Group(table, "", self.recommendation, "", *self.notes(), *(f"written: {file}" for file in self.files))
-
-    def markdown(self) -> str:
-        """The table and what belongs to it, for a page."""
-        heading, *rows = self.table()
-        rule = ["---", *["---:"] * (len(heading) - 1)]
-        lines = [f"| {' | '.join(cells)} |" for cells in (heading, rule, *rows)]
-        return "\n".join([*lines, "", self.recommendation, "", *self.notes()]) + "\n"
-
-    def to_json(self) -> str:
-        return json.dumps({**asdict(self), "rows": [row.plain() for row in self.rows]}, indent=2)
-
-
-def _cells(row: Row) -> list[str]:
-    return [
-        row.model,
-        f"{row.mean:.1%}",
-        "-" if row.deviation is None else f"{100 * row.deviation:.1f}",
-        str(len(row.figures)),
-        "-" if row.test is None else f"{row.test.p:.2g}",
-        f"{row.parameters / 1e6:.2f}",
-        "-" if row.macs is None else f"{row.macs / 1e9:.3g}",
-        f"{row.training_minutes:.1f}",
-        f"{row.steps:,.0f}",
-        "-" if row.images_per_second is None else f"{row.images_per_second:.1f}",
-        "-" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:,.0f}",
-    ]
 
 
 def compare(
@@ -148,7 +68,7 @@ def compare(
     device = resolved_device(device)
     options = {"epochs": epochs, "max_minutes": minutes, "img_size": img_size, "batch_size": batch_size, "val_fraction": val_fraction}
     given = {name: value for name, value in options.items() if value is not None}
-    names = _sound([name.strip() for name in (models.split(",") if isinstance(models, str) else models)], seeds, parallel)
+    names = _sound(listed(models) if isinstance(models, str) else models, seeds, parallel)
     words = {**({"recipe": recipe} if recipe else {}), **given}
     plan = Plan(_found(data), names, seeds, words, _settings(data, recipe, given))
     _keep(plan, out)
@@ -158,10 +78,10 @@ def compare(
     if not outcomes:
         raise UserError("\n".join(problems))
     result = _judged(plan, outcomes, problems)
-    _written(result, outcomes, out)  # before the measuring of speed, should that fail
+    _written(result, out)  # before the measuring of speed, should that fail
     rows, unmeasured = _with_speed(result.rows, outcomes, device)
     result = replace(result, rows=tuple(rows), recommendation=recommend(rows), problems=(*problems, *unmeasured))
-    return _written(result, outcomes, out)
+    return _written(result, out)
 
 
 def _judged(plan: Plan, outcomes: Sequence[Outcome], problems: Sequence[str]) -> Comparison:
@@ -176,7 +96,17 @@ def _judged(plan: Plan, outcomes: Sequence[Outcome], problems: Sequence[str]) ->
         ) from None
     rows = [replace(row, test=tests.get(row.model)) for row in rows]
     about = plan.data, measured["split"], measured["pictures"], figure, plan.seeds
-    return Comparison(*about, tuple(rows), recommend(rows), problems=tuple(problems))
+    return Comparison(*about, tuple(rows), recommend(rows), _curves(outcomes, figure), problems=tuple(problems))
+
+
+def _curves(outcomes: Sequence[Outcome], figure: str) -> dict[str, list[list[tuple[float, float]]]]:
+    """By model and training, minutes and the figure as evaluated on the way, of the averaged weights where there are such."""
+    columns = f"averaged_val_{figure}", f"val_{figure}"
+    curves: dict[str, list[list[tuple[float, float]]]] = {outcome.trial.model: [] for outcome in outcomes}
+    for outcome in outcomes:
+        column = next((name for name in columns if any(name in row for row in outcome.curve)), "")
+        curves[outcome.trial.model].append([(row["minutes"], row[column]) for row in outcome.curve if column in row])
+    return curves
 
 
 def _found(data: str) -> str:
@@ -262,16 +192,10 @@ def _case(model: str, outcomes: Sequence[Outcome], device: str) -> Case:
     return Case(card.model, batch=batch, size=size, device=device, options=(("in_chans", card.in_chans), *card.options.items()))
 
 
-def _written(result: Comparison, outcomes: Sequence[Outcome], out: Path) -> Comparison:
+def _written(result: Comparison, out: Path) -> Comparison:
     """The result with its files beside the runs: JSON, a page, a picture."""
-    columns = f"averaged_val_{result.figure}", f"val_{result.figure}"
-    curves: dict[str, list[list[tuple[float, float]]]] = {row.model: [] for row in result.rows}
-    for outcome in outcomes:
-        column = next((name for name in columns if any(name in row for row in outcome.curve)), "")
-        curves[outcome.trial.model].append([(row["minutes"], row[column]) for row in outcome.curve if column in row])
-    picture = comparison(
-        [row.plain() for row in result.rows], curves, out / "comparison.png", figure=result.figure, title=Path(result.data).name
-    )
+    rows, title = [row.plain() for row in result.rows], Path(result.data).name
+    picture = comparison(rows, result.curves, out / "comparison.png", figure=result.figure, title=title)
     result = replace(result, files=tuple(str(file) for file in (out / "comparison.json", out / "comparison.md", picture)))
     write_text(out / "comparison.json", result.to_json() + "\n")
     write_text(out / "comparison.md", result.markdown())

@@ -1,0 +1,100 @@
+"""What came out of a comparison: a table, a page, JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from foveate.comparing.summary import Row, alike
+from foveate.metric_names import spoken
+
+SPEED_ROUNDS = 5
+SPEED_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out of all trainings, the best model first.
+
+    Args:
+        data: what was trained and measured on.
+        split, pictures: the part of it that the figures were measured on, and the number of its pictures.
+        figure: what models are compared by: `top1`, `mask_ap`, `box_ap` or `miou`.
+        seeds: trainings of each model that were asked for.
+        rows: of the models that finished a training.
+        recommendation: the sentence that follows.
+        curves: by model, for each of its trainings, points (minutes, figure on what was held out from training) as evaluated on the way.
+        files: written.
+        problems: trainings and measurements that failed.
+    """
+
+    data: str
+    split: str
+    pictures: int
+    figure: str
+    seeds: int
+    rows: tuple[Row, ...]
+    recommendation: str
+    curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def table(self) -> list[list[str]]:
+        """Heading and rows in words."""
+        heading = ["model", spoken(self.figure), "±", "trainings", "p against best", "told apart"]
+        heading += ["M", "GMACs", "minutes", "steps", "pictures/s", "peak MiB"]
+        return [heading, *(_cells(row, self.told_apart(row)) for row in self.rows)]
+
+    def told_apart(self, row: Row) -> bool | None:
+        """Whether the figures tell `row` from the best, which stands first; None for that one itself. See `alike`."""
+        return None if row is self.rows[0] else not alike(self.rows[0], row, len(self.rows))
+
+    def notes(self) -> list[str]:
+        """What the columns mean."""
+        return [
+            f"{spoken(self.figure)} on {self.pictures:,} pictures of {self.data} ({self.split}): mean and standard deviation over trainings"
+            "; p: exact sign test, picture by picture, which knows nothing of how trainings scatter; told apart: "
+            "from the best, by that test and, where there are several trainings, by their scatter.",
+            f"M: million parameters; minutes and steps: of one training; pictures/s, peak MiB, GMACs: inference of the backbone, batch "
+            f"{SPEED_BATCH} (1 to detect and segment), float32, median of {SPEED_ROUNDS} rounds in turns on this machine.",
+            *(f"failed: {problem}" for problem in self.problems),
+        ]
+
+    def __rich__(self) -> RenderableType:
+        heading, *rows = self.table()
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in heading:
+            table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        return Group(table, "", self.recommendation, "", *self.notes(), *(f"written: {file}" for file in self.files))
+
+    def markdown(self) -> str:
+        """The table and what belongs to it, for a page."""
+        heading, *rows = self.table()
+        rule = ["---", *["---:"] * (len(heading) - 1)]
+        lines = [f"| {' | '.join(cells)} |" for cells in (heading, rule, *rows)]
+        return "\n".join([*lines, "", self.recommendation, "", *self.notes()]) + "\n"
+
+    def to_json(self) -> str:
+        rows = [{**row.plain(), "told_apart": self.told_apart(row)} for row in self.rows]
+        return json.dumps({**asdict(self), "rows": rows}, indent=2)
+
+
+def _cells(row: Row, told_apart: bool | None) -> list[str]:
+    return [
+        row.model,
+        f"{row.mean:.1%}",
+        "-" if row.deviation is None else f"{100 * row.deviation:.1f}",
+        str(len(row.figures)),
+        "-" if row.test is None else f"{row.test.p:.2g}",
+        "-" if told_apart is None else "yes" if told_apart else "no",
+        f"{row.parameters / 1e6:.2f}",
+        "-" if row.macs is None else f"{row.macs / 1e9:.3g}",
+        f"{row.training_minutes:.1f}",
+        f"{row.steps:,.0f}",
+        "-" if row.images_per_second is None else f"{row.images_per_second:.1f}",
+        "-" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:,.0f}",
+    ]

@@ -109,6 +109,12 @@ def test_a_training_that_outlived_its_comparison_is_left_alone(tmp_path: Path) -
         trial.run(Plan("digits", ("a",), 1, {}, {}), {})
 
 
+def test_evaluations_share_what_the_recipe_says_of_files_and_machine() -> None:
+    settings = {"epochs": 3, "list_file": "labels.txt", "accelerator": "cpu", "precision": "auto", "num_workers": 0}
+    assert Plan("data", ("a",), 1, {}, settings).judging() == {"list_file": "labels.txt", "accelerator": "cpu", "num_workers": 0}
+    assert Plan("data", ("a",), 1, {}, SETTINGS).judging() == {}
+
+
 def test_commas_stand_between_models_and_within_lists() -> None:
     assert listed("resnet18, fvit_tiny:depths=[1,1,2,1]:paths=2 ,t2t_vit_7") == [
         "resnet18",

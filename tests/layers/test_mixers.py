@@ -69,6 +69,15 @@ def test_mixers_differ_in_parameters_as_they_should() -> None:
     assert counts["attention"] - counts["identity"] == sum(4 * width**2 + width for width in widths)
 
 
+def test_each_stage_may_have_a_mixer_of_its_own() -> None:
+    model = foveate.create_model("fvit_tiny", mixer=["gabor", "gabor", "pooling", "attention"], **SMALL)
+    kinds = [type(stage.blocks[0].mixer) for stage in model.stages]
+    assert kinds == [LearnableGaborFilter, LearnableGaborFilter, Pooling, MapAttention]
+    assert model(torch.randn(1, 3, 40, 64)).isfinite().all()
+    with pytest.raises((ValueError, UserError), match="mixer: found 2, expected one for all stages or one for each of 4"):
+        foveate.create_model("fvit_tiny", mixer=["gabor", "pooling"], **SMALL)
+
+
 def test_a_frozen_bank_keeps_its_start_and_a_plain_feed_forward_has_no_paths() -> None:
     model = foveate.create_model("fvit_tiny", learn_gabor=False, paths=0, **SMALL)
     model(torch.randn(2, 3, 32, 32)).sum().backward()

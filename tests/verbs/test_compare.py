@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from foveate.cli import run_verb
+from foveate.comparing.trials import Trial
 from foveate.errors import UserError
+from foveate.verbs import compare as compare_module
 from foveate.verbs.compare import compare
 
 RECIPE = """
@@ -75,3 +77,19 @@ def test_a_plan_that_cannot_be_carried_out_is_refused_before_anything_is_made(op
     with pytest.raises(UserError, match="no_such_data"):
         compare("no_such_data", models="resnet18", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_trainings_limited_by_time_always_share_the_machine_with_as_many_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(trials: list[Trial], *_: object) -> list[str]:
+        trials[0].folder.mkdir(parents=True, exist_ok=True)
+        (trials[0].folder / "resume.ckpt").touch()
+        return ["nothing came of it"]
+
+    monkeypatch.setattr(compare_module, "run_trials", begin)
+    for parallel in (1, 2):
+        with pytest.raises(UserError, match="nothing came of it"):
+            compare("digits", models="resnet18", epochs=1, parallel=parallel, out=tmp_path / "by_epochs")
+    with pytest.raises(UserError, match="nothing came of it"):
+        compare("digits", models="resnet18", minutes=1, parallel=2, out=tmp_path / "by_minutes")
+    with pytest.raises(UserError, match=r"found parallel 1, expected 2 as in plan\.json"):
+        compare("digits", models="resnet18", minutes=1, out=tmp_path / "by_minutes")

@@ -32,7 +32,8 @@ class Plan:
         models: names of this project or of timm, with options behind them where they are variants: see `variant`.
         seeds: trainings of each model, with the seeds 0, 1, ...
         options: of `foveate train` beside these, by name, as they were given.
-        settings: what recipe and options come to.
+        settings: what recipe and options come to; where trainings are limited by time also how many run at a time, as they take it from
+            each other.
     """
 
     data: str
@@ -57,6 +58,11 @@ class Plan:
                     found = f"found {name} {now.get(name)}, expected {before.get(name)} as in {file.name}"
                     raise UserError(f"{file.parent}: {found}; choose another --out")
         write_text(file, json.dumps(asdict(self), indent=2) + "\n")
+
+    def judging(self) -> dict[str, Any]:
+        """The settings that the evaluations share with the trainings, where they say something."""
+        shared = {name: self.settings.get(name) for name in ("list_file", "accelerator", "precision", "num_workers")}
+        return {name: value for name, value in shared.items() if value not in (None, "auto")}
 
     def trials(self, out: Path) -> list["Trial"]:
         """All trainings, first every model with seed 0: a comparison that is cut off has then seen all models."""
@@ -127,7 +133,7 @@ class Trial:
             if not self.training.is_file():
                 write_text(self.training, json.dumps(self._said(self._arguments(plan), environment, log), indent=2) + "\n")
             results = ["--results", str(self.guesses)] if self._classifies() else []
-            evaluation = self._said(["evaluate", str(self.folder), plan.data, *results], environment, log)
+            evaluation = self._said(["evaluate", str(self.folder), plan.data, *_flags(plan.judging()), *results], environment, log)
         if not HEADLINES.keys() & evaluation["figures"].keys():
             raise UserError(f"{self}: found no figure to compare by, expected objects or labelled pixels among what is held out")
         write_text(self.evaluation, json.dumps(evaluation, indent=2) + "\n")

@@ -138,7 +138,8 @@ class FViT(nn.Module):
         kernel_size: side of the Gabor kernels in pixels, odd. Open in the paper; 3 as in the released code.
         gabor_start, gabor_activation: see `LearnableGaborFilter`.
         learn_gabor: False keeps the filters as they start.
-        mixer: what mixes the tokens; all but "gabor" are the papers' ablations, see `layers/mixers.py`.
+        mixer: what mixes the tokens, one for all stages or one for each; all but "gabor" are the papers' ablations, see
+            `layers/mixers.py`.
         paths: groups of the multi-path feed-forward; 0 for a plain one (linear, GELU, linear).
         untouched_paths: how many of the groups pass unfiltered.
         conv_head: 1x1 convolution to 1280 -> BatchNorm -> SiLU before pooling (the paper), instead of LayerNorm (the released code).
@@ -165,7 +166,7 @@ class FViT(nn.Module):
         gabor_start: GaborStart = "spread",
         gabor_activation: Activation = "relu",
         learn_gabor: bool = True,
-        mixer: MixerName = "gabor",
+        mixer: MixerName | Sequence[MixerName] = "gabor",
         paths: int = 4,
         untouched_paths: int = 0,
         conv_head: bool = True,
@@ -183,8 +184,8 @@ class FViT(nn.Module):
         strides = (1, 1, 2, 2, 2) if small_images else (2, 2, 2, 2, 2)
 
         def make_gabor(width: int) -> nn.Module:
-            kind = {"shared": shared_gabor, "kernel_size": kernel_size, "start": gabor_start}
-            return LearnableGaborFilter(width, **kind, activation=gabor_activation, learnt=learn_gabor)  # type: ignore[arg-type]
+            form = {"shared": shared_gabor, "kernel_size": kernel_size, "start": gabor_start}
+            return LearnableGaborFilter(width, **form, activation=gabor_activation, learnt=learn_gabor)  # type: ignore[arg-type]
 
         def make_ffn(width: int) -> nn.Module:
             hidden = int(width * mlp_ratio)
@@ -194,17 +195,20 @@ class FViT(nn.Module):
                 return plain
             return MultiPathFeedForward(width, hidden, paths=paths, untouched=untouched_paths, drop=proj_drop_rate)
 
+        mixers = (mixer,) * len(depths) if isinstance(mixer, str) else tuple(mixer)
+        if len(mixers) != len(depths):
+            raise ValueError(f"mixer: found {len(mixers)}, expected one for all stages or one for each of {len(depths)}")
         drop_paths = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
 
         self.stem = Stem(in_chans, stem_width, strides[0])
         self.stages = nn.ModuleList()
         self.feature_info: list[dict[str, Any]] = []
         channels, reduction = stem_width, strides[0]
-        for index, (width, depth, stride) in enumerate(zip(widths, depths, strides[1:], strict=True)):
+        for index, (width, depth, stride, kind) in enumerate(zip(widths, depths, strides[1:], mixers, strict=True)):
             blocks = [
                 BionicFocalVisionBlock(
                     width,
-                    make_mixer(mixer, width, partial(make_gabor, width), kernel_size, gabor_activation),
+                    make_mixer(kind, width, partial(make_gabor, width), kernel_size, gabor_activation),
                     make_ffn(width),
                     next(drop_paths),
                 )
@@ -249,7 +253,7 @@ class FViT(nn.Module):
         """Logits (B, num_classes) of the last map, or with `pre_logits` the vectors (B, head_hidden_size) before the classifier."""
         x = self.conv_head(x)
         if self.global_pool == "avg":
-            x = x.mean(dim=(2, 3))
+            x = x.permute(0, 2, 3, 1).flatten(1, 2).mean(1)  # over tokens: its gradient is channels-last too, where the map's is slow
         x = self.head_drop(x)
         return x if pre_logits else self.head(x)
 

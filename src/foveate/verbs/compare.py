@@ -60,7 +60,8 @@ def compare(
         batch_size: pictures per step; None: as the recipe says.
         val_fraction: share held out where the data has no split of its own; None: as the recipe says.
         device: on which the speed of inference is measured: auto (CUDA where there is one), cpu, cuda, mps ...
-        parallel: trainings at a time; with several GPUs each has one, otherwise the processor's cores are shared out.
+        parallel: trainings at a time; with several GPUs each has one, otherwise the processor's cores are shared out. Under `minutes` the
+            same for all trainings of a comparison.
 
     Raises:
         UserError: for a plan that cannot be carried out, or where no training came to an end.
@@ -70,7 +71,8 @@ def compare(
     given = {name: value for name, value in options.items() if value is not None}
     names = _sound(listed(models) if isinstance(models, str) else models, seeds, parallel)
     words = {**({"recipe": recipe} if recipe else {}), **given}
-    plan = Plan(_found(data), names, seeds, words, _settings(data, recipe, given))
+    settings = _settings(data, recipe, given)
+    plan = Plan(_found(data), names, seeds, words, {**settings, **({"parallel": parallel} if settings["max_minutes"] else {})})
     _keep(plan, out)
     trials = plan.trials(out)
     problems = _trained(trials, plan, parallel)

@@ -66,6 +66,15 @@ def test_a_task_that_does_not_fit_is_refused(tmp_path: Path, form: str, task: st
     assert f"the task {task}" in str(error.value) or f"the task is {task}" in str(error.value)
 
 
+def test_class_folders_beside_annotations_are_classification_where_that_is_asked_for(tmp_path: Path) -> None:
+    pictures = {"train/cat/a.jpg": "", "train/dog/b.jpg": "", "val/cat/c.jpg": "", "val/dog/d.jpg": ""}
+    root = make(tmp_path, {**pictures, "annotations/instances_train.json": COCO.replace("a.jpg", "cat/a.jpg")})
+    assert task_of(open_data(root).train) == "detect"
+    splits = open_data(root, task="classify")
+    assert splits.class_names == ("cat", "dog") and [len(splits.train), len(splits.val)] == [2, 2]
+    assert any(note.startswith("left alone: COCO annotations") for note in splits.notes)
+
+
 def test_digits_and_lists_are_classification(tmp_path: Path) -> None:
     assert task_of(open_data("digits").train) == "classify"
     root = make(tmp_path, FORMS["list"][0])

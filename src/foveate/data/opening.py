@@ -5,13 +5,14 @@ named so says which layouts it knows); whatever is none of these is classificati
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from foveate.data import coco, mask_folders, voc, yolo
 from foveate.data.folders import ALL, open_pictures
 from foveate.data.holdout import held_out
-from foveate.data.layouts import Form, unannotated
+from foveate.data.layouts import PICTURE_FOLDERS, Form, unannotated
 from foveate.data.masks import MaskSet
 from foveate.data.objects import ObjectSet
 from foveate.data.pictures import Splits, StoredPictures
@@ -69,7 +70,12 @@ def open_data(
     forms = _forms(top)
     fitting = [form for form in forms if task in ("auto", form.task)]
     if fitting:
-        return _opened(str(source), top, fitting[0], [*steps, *_others(forms, fitting[0])], val_fraction, seed)
+        others = _left_alone([form for form in forms if form is not fitting[0]])
+        return _opened(str(source), top, fitting[0], [*steps, *others], val_fraction, seed)
+    if forms and task == "classify":
+        splits = open_pictures(source, val_fraction=val_fraction, seed=seed)
+        if not any(name.lower() in PICTURE_FOLDERS for name in splits.class_names):  # which are never classes
+            return replace(splits, notes=(*splits.notes, *_left_alone(forms)))
     if forms:
         found = f"{forms[0].words}, which looks like {LOOKS_LIKE[forms[0].task]}"
         raise UserError(f"{top.folder}: found {found}, but the task is {task}: expected {EXPECTED[task]}; or leave the task out")
@@ -92,8 +98,8 @@ def _descend(top: Listing) -> tuple[Listing, list[str]]:
     return here, notes
 
 
-def _others(forms: list[Form], chosen: Form) -> list[str]:
-    return [f"left alone: {form.words}" for form in forms if form is not chosen]
+def _left_alone(forms: list[Form]) -> list[str]:
+    return [f"left alone: {form.words}" for form in forms]
 
 
 def _contents(top: Listing) -> str:

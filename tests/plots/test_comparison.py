@@ -26,6 +26,6 @@ def test_models_without_speed_have_a_curve_and_no_point(tmp_path: Path) -> None:
         {"model": "c", "mean": 0.4, "deviation": None, "images_per_second": None},
     ]
     curves = {"a": [[(1, 0.2), (2, 0.6)], [(1, 0.3), (2, 0.58)]], "b": [[(0.5, 0.5)]], "c": [[]]}
-    out = comparison(rows, curves, tmp_path / "comparison.png", figure="top1", title="pictures")
+    out = comparison(rows, curves, tmp_path / "comparison.png", figure="top1", budget="minutes", title="pictures")
     with Image.open(out) as picture:
         assert picture.size[0] > 1000 and len(picture.convert("RGB").getcolors(1 << 20)) > 20

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from foveate.comparing.summary import Row, alike
 from foveate.metric_names import spoken
+
+Budget = Literal["epochs", "minutes"]
 
 SPEED_ROUNDS = 5
 SPEED_BATCH = 16
@@ -25,7 +28,8 @@ class Comparison:
         seeds: trainings of each model that were asked for.
         rows: of the models that finished a training.
         recommendation: the sentence that follows.
-        curves: by model, for each of its trainings, points (minutes, figure on what was held out from training) as evaluated on the way.
+        budget: of each training, "epochs" or "minutes".
+        curves: by model, for each of its trainings, points of the budget spent and the figure on what was held out from training.
         files: written.
         problems: trainings and measurements that failed.
     """
@@ -37,6 +41,7 @@ class Comparison:
     seeds: int
     rows: tuple[Row, ...]
     recommendation: str
+    budget: Budget
     curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()

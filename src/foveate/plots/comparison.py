@@ -18,7 +18,7 @@ Curve = Sequence[tuple[float, float]]
 
 
 def comparison(
-    rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Sequence[Curve]], out: Path, *, figure: str, title: str = ""
+    rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Sequence[Curve]], out: Path, *, figure: str, budget: str, title: str = ""
 ) -> Path:
     """On the left the figure on held-out pictures against measured speed, on the right the learning curves.
 
@@ -26,9 +26,10 @@ def comparison(
 
     Args:
         rows: `model`, `mean` and `deviation` (None for a single training) as shares of 1, `images_per_second` (None: not on the left).
-        curves: by model, for each training, points (minutes, share of 1).
+        curves: by model, for each training, points (budget spent, share of 1).
         out: the PNG.
         figure: what is compared, such as "top1".
+        budget: what the trainings spend, such as "minutes".
         title: over the picture.
     """
     drawing = new_figure(12, 5, title)
@@ -41,6 +42,7 @@ def comparison(
         axes.grid(alpha=0.3)
     against_speed.set_ylabel(f"{spoken(figure)} on held-out pictures")
     course.set_ylabel(f"{spoken(figure)} during training, on what was held out from it")
+    course.set_xlabel(f"{budget} of training")
     _courses(course, curves, looks)
     if measured:
         _points(against_speed, measured, looks)
@@ -72,9 +74,8 @@ def _courses(axes: Axes, curves: Mapping[str, Sequence[Curve]], looks: Mapping[s
     for model, trainings in curves.items():
         colour, style, marker = looks[model]
         for number, curve in enumerate(trainings):
-            minutes, values = np.array(curve, dtype=float).reshape(-1, 2).T
+            spent, values = np.array(curve, dtype=float).reshape(-1, 2).T
             label = model if number == 0 else None
-            axes.plot(minutes, values, color=colour, linestyle=style, marker=marker, markersize=3, linewidth=1, label=label)
-    axes.set_xlabel("minutes of training")
+            axes.plot(spent, values, color=colour, linestyle=style, marker=marker, markersize=3, linewidth=1, label=label)
     if curves:
         axes.legend(fontsize=9)

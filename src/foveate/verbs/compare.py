@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from foveate.card import Preprocessing
-from foveate.comparing.result import SPEED_BATCH, SPEED_ROUNDS, Comparison
+from foveate.comparing.result import SPEED_BATCH, SPEED_ROUNDS, Budget, Comparison
 from foveate.comparing.summary import Row, headline, on_shared_seeds, paired_with, recommend, summarise
 from foveate.comparing.trials import Outcome, Plan, Trial, listed, run_trials, variant
 from foveate.data.opening import likely_task, open_data
@@ -98,16 +98,18 @@ def _judged(plan: Plan, outcomes: Sequence[Outcome], problems: Sequence[str]) ->
         ) from None
     rows = [replace(row, test=tests.get(row.model)) for row in rows]
     about = plan.data, measured["split"], measured["pictures"], figure, plan.seeds
-    return Comparison(*about, tuple(rows), recommend(rows), _curves(outcomes, figure), problems=tuple(problems))
+    budget: Budget = "minutes" if plan.settings["max_minutes"] else "epochs"
+    return Comparison(*about, tuple(rows), recommend(rows), budget, _curves(outcomes, figure, budget), problems=tuple(problems))
 
 
-def _curves(outcomes: Sequence[Outcome], figure: str) -> dict[str, list[list[tuple[float, float]]]]:
-    """By model and training, minutes and the figure as evaluated on the way, of the averaged weights where there are such."""
+def _curves(outcomes: Sequence[Outcome], figure: str, budget: Budget) -> dict[str, list[list[tuple[float, float]]]]:
+    """By model and training, epochs or minutes and the figure as evaluated then, of the averaged weights where there are such."""
+    spent = {"epochs": "epoch", "minutes": "minutes"}[budget]
     columns = f"averaged_val_{figure}", f"val_{figure}"
     curves: dict[str, list[list[tuple[float, float]]]] = {outcome.trial.model: [] for outcome in outcomes}
     for outcome in outcomes:
         column = next((name for name in columns if any(name in row for row in outcome.curve)), "")
-        curves[outcome.trial.model].append([(row["minutes"], row[column]) for row in outcome.curve if column in row])
+        curves[outcome.trial.model].append([(row[spent], row[column]) for row in outcome.curve if column in row])
     return curves
 
 
@@ -197,7 +199,7 @@ def _case(model: str, outcomes: Sequence[Outcome], device: str) -> Case:
 def _written(result: Comparison, out: Path) -> Comparison:
     """The result with its files beside the runs: JSON, a page, a picture."""
     rows, title = [row.plain() for row in result.rows], Path(result.data).name
-    picture = comparison(rows, result.curves, out / "comparison.png", figure=result.figure, title=title)
+    picture = comparison(rows, result.curves, out / "comparison.png", figure=result.figure, budget=result.budget, title=title)
     result = replace(result, files=tuple(str(file) for file in (out / "comparison.json", out / "comparison.md", picture)))
     write_text(out / "comparison.json", result.to_json() + "\n")
     write_text(out / "comparison.md", result.markdown())

@@ -44,6 +44,11 @@ def write(name: str, record: dict[str, Any]) -> None:
 
 
 def foveate(*arguments: str) -> Any:
-    """The JSON result of one command; what it says meanwhile goes to the screen."""
-    result = subprocess.run([sys.executable, "-m", "foveate", *arguments, "--json"], stdout=subprocess.PIPE, text=True, check=True)
+    """The JSON result of one command; what it says meanwhile goes to the screen. Exits where there is none.
+
+    A comparison of which a part failed has one: its `problems` say which.
+    """
+    result = subprocess.run([sys.executable, "-m", "foveate", *arguments, "--json"], stdout=subprocess.PIPE, text=True, check=False)
+    if not result.stdout:
+        sys.exit(result.returncode)
     return json.loads(result.stdout)

@@ -61,21 +61,21 @@ def dense_table(record: dict[str, Any]) -> str:
 
 def study_table(record: dict[str, Any]) -> str:
     """The rows of `studies.py`, the best first, and how far each is from the first: a row that is not told apart may differ by chance."""
-    rows = [["model", "top-1", "±", "behind", "told apart", "parameters", "GMACs", "training minutes", "pictures/s"]]
+    rows = [["model", "top-1", "±", "behind", "told apart", "parameters", "GMACs", "inference, pictures/s"]]
     best = record["rows"][0]
     for row in record["rows"]:
         spread = "-" if row["deviation"] is None else f"{100 * row['deviation']:.1f}"
         behind = "-" if row is best else f"{100 * (best['mean'] - row['mean']):.1f}"
         apart = {None: "-", True: "yes", False: "no"}[row["told_apart"]]
-        figures = f"{row['mean']:.1%}", spread, behind, apart, f"{row['parameters']:,}", f"{row['macs'] / 1e9:.3f}"
-        rows.append([row["model"], *figures, f"{row['training_minutes']:.1f}", f"{row['images_per_second']:.0f}"])
+        speed = "-" if row["images_per_second"] is None else f"{row['images_per_second']:.0f}"
+        macs = "-" if row["macs"] is None else f"{row['macs'] / 1e9:.3f}"
+        rows.append([row["model"], f"{row['mean']:.1%}", spread, behind, apart, f"{row['parameters']:,}", macs, speed])
     trainings = sorted({len(row["figures"]) for row in record["rows"]})
     each = f"{' to '.join(map(str, trainings))} training{'' if trainings == [1] else 's'} each"
     classes = f", the first {record['per_class']['train']:,} of each class to train" if "per_class" in record else ""
     where = f"{record['pictures']:,} pictures held out ({record['split']}) of {record['data']}{classes}; {each}; {_machine(record)}."
     picture = f"![the same as a picture, with learning curves](images/study_{record['study']}.png)"
-    command = f"    python benchmarks/studies.py DATA {record['study']}"
-    return f"{table(rows)}\n{record['recommendation']}\n\n{where} Command:\n\n{command}\n\n{picture}\n"
+    return f"{table(rows)}\n{record['recommendation']}\n\n{where} Command:\n\n    {record['command']}\n\n{picture}\n"
 
 
 def step_table(record: dict[str, Any]) -> str:

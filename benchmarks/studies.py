@@ -3,10 +3,10 @@
     python benchmarks/studies.py DATA [STUDY ...] [--seeds 3] [--parallel 2] [--device cpu] [--runs runs/studies]
 
 DATA is the folder that holds the data sets, unpacked: `cifar10`, `clothing`. Without names every study is run. Method: all rows of a study
-are trained on the same pictures in the same order by one recipe, `studies/RECIPE.yaml`; a study that takes a part of a data set names the
-pictures per class, the first by name. Studies with the same recipe share their trainings. Trainings that are done are kept: the same
-command goes on where it was stopped, and more seeds may be asked for later. The file `results/study_NAME_<hardware>_<date>.json` holds
-what the comparison gave, learning curves included, and its picture stands in docs/images.
+are trained on the same pictures in the same order by one recipe, a file of studies/ or one of the package; a study that takes a part of a
+data set names the pictures per class, the first by name. Studies with the same data and recipe share their trainings. Trainings that are
+done are kept: the same command goes on where it was stopped, and more seeds may be asked for later. The file
+`results/study_NAME_<hardware>_<date>.json` holds what the comparison gave, learning curves included, and its picture stands in docs/images.
 """
 
 import argparse
@@ -41,16 +41,19 @@ def part_of(data: Path, per_class: dict[str, int], out: Path) -> Path:
 
 def run(name: str, study: dict[str, Any], given: argparse.Namespace) -> None:
     """Compare, then keep figures and picture."""
-    data = given.data / study["data"]
+    data, set_name = given.data / study["data"], study["data"]
     if "per_class" in study:
-        data = part_of(data, study["per_class"], given.runs / "data" / study["recipe"])
-    out = given.runs / study["recipe"]
-    options = ["--recipe", str(STUDIES / f"{study['recipe']}.yaml"), "--seeds", str(given.seeds), "--device", given.device]
-    command = ["compare", str(data), "--models", ",".join(study["models"]), *options, "--parallel", str(given.parallel), "--out", str(out)]
-    found = foveate(*command)
-    found = {key: value for key, value in found.items() if key not in ("data", "files")}
+        set_name += "".join(f"_{split}{count}" for split, count in study["per_class"].items())
+        data = part_of(data, study["per_class"], given.runs / "data" / set_name)
+    file, out = STUDIES / f"{study['recipe']}.yaml", given.runs / f"{set_name}_{study['recipe']}"
+    how = ["--seeds", str(given.seeds), "--parallel", str(given.parallel), "--device", given.device]
+    recipe = str(file) if file.exists() else study["recipe"]
+    found = foveate("compare", str(data), "--models", ",".join(study["models"]), "--recipe", recipe, *how, "--out", str(out))
     shutil.copy(out / "comparison.png", ROOT / "docs" / "images" / f"study_{name}.png")
-    record = {**head("benchmarks/studies.py"), "study": name, **{key: value for key, value in study.items() if key != "models"}, **found}
+    asked = {"study": name, **{key: value for key, value in study.items() if key != "models"}}
+    command = f"python benchmarks/studies.py DATA {name} {' '.join(how)}"
+    kept = {key: value for key, value in found.items() if key not in ("data", "files")}
+    record = {**head("benchmarks/studies.py"), **asked, "command": command, "device": given.device, **kept}
     write(f"study_{name}", record)
     print(json.dumps({key: value for key, value in record.items() if key not in ("curves", "rows")}, indent=1))
 
@@ -62,7 +65,7 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"{', '.join(known)}; all of them where none is named")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each row (default: 3)")
     parser.add_argument("--parallel", type=int, default=2, help="trainings at a time (default: 2)")
-    parser.add_argument("--device", default="auto", help="on which the speed of inference is measured (default: auto)")
+    parser.add_argument("--device", default="cpu", help="on which the speed of inference is measured (default: cpu)")
     parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="folder for the trainings (default: runs/studies)")
     given = parser.parse_args()
     unknown = sorted(set(given.studies) - known.keys())

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from foveate.comparing.trials import listed, variant
+from foveate.comparing.variants import listed, variant
 from foveate.factory import create_model
 from foveate.recipes import load_recipe
 from foveate.tasks.settings import TrainSettings
@@ -38,10 +38,11 @@ def test_a_changed_figure_changes_the_page(tmp_path: Path, monkeypatch: pytest.M
     assert report.filled(report.filled(page)) == report.filled(page)
 
 
-def test_every_row_of_every_study_can_be_built_and_trained() -> None:
+def test_every_row_of_every_study_can_be_built() -> None:
     listed_studies = yaml.safe_load((STUDIES / "studies.yaml").read_text())
     for name, study in listed_studies.items():
-        recipe = TrainSettings.from_plain(load_recipe(STUDIES / f"{study['recipe']}.yaml"))
+        file = STUDIES / f"{study['recipe']}.yaml"
+        recipe = TrainSettings.from_plain(load_recipe(file if file.exists() else study["recipe"]))
         for row in study["models"]:
             model, options = variant(row)
             assert listed(row) == [row], name

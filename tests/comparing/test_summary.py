@@ -114,6 +114,8 @@ def test_both_the_pictures_and_the_scatter_of_trainings_must_speak_for_a_differe
     assert not alike(best, row("far", 0.50, 0.51, 0.52, p=0.001), models=2)
     assert alike(best, row("far", 0.50, 0.51, 0.52, p=0.2), models=2)
     assert alike(best, row("near", 0.59, 0.60, 0.61, p=0.001), models=2)
+    assert alike(best, row("far", 0.57, 0.58, 0.59, p=0.0001), models=5), "more models ask for stronger proof of the scatter as well"
+    assert not alike(best, row("far", 0.57, 0.58, 0.59, p=0.0001), models=2)
     assert not alike(best, row("far", 0.50, 0.51, 0.52), models=2)
     assert alike(row("best", 0.0, 0.0), row("other", 0.0, 0.0), models=2)
 

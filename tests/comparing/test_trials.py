@@ -8,9 +8,11 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
-from foveate.comparing import trials
-from foveate.comparing.trials import Plan, Trial, listed, run_trials, variant
+from foveate.comparing.running import run_trials, shared_out
+from foveate.comparing.trials import Place, Plan, Trial
+from foveate.comparing.variants import listed, variant
 from foveate.errors import UserError
 
 SETTINGS = {"epochs": 3, "lr": 0.1}
@@ -40,20 +42,20 @@ def test_a_plan_may_grow_but_not_change(tmp_path: Path) -> None:
 def test_trials_fail_alone_and_are_never_more_at_a_time_than_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     running, most, lock, both = 0, 0, threading.Lock(), threading.Barrier(2, timeout=20)
 
-    def run(trial: Trial, plan: Plan, environment: dict[str, str]) -> None:
+    def run(trial: Trial, plan: Plan, place: Place) -> None:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
         both.wait()  # two at a time, or never
-        assert environment["OMP_NUM_THREADS"] == "3"
+        assert place == Place({"OMP_NUM_THREADS": "3"}, 3)
         with lock:
             running -= 1
         if trial.seed == 1:
             raise UserError(f"{trial.model} broke")
 
     monkeypatch.setattr(Trial, "run", run)
-    monkeypatch.setattr(trials.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6), raising=False)
     plan = Plan("data", ("a", "b"), 3, {}, SETTINGS)
     told: list[str] = []
@@ -62,7 +64,7 @@ def test_trials_fail_alone_and_are_never_more_at_a_time_than_asked_for(monkeypat
     assert sorted(problems) == ["a broke", "b broke"]
     assert sorted(told) == ["a0", "a1a broke", "a2", "b0", "b1b broke", "b2"]
     assert most == 2
-    done = made[0].evaluation
+    done = made[0].evaluation_file
     done.parent.mkdir(parents=True)
     done.write_text("{}")
     told.clear()
@@ -72,18 +74,19 @@ def test_trials_fail_alone_and_are_never_more_at_a_time_than_asked_for(monkeypat
 
 
 def test_several_gpus_get_a_training_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials.torch.cuda, "device_count", lambda: 2)
-    assert [place["CUDA_VISIBLE_DEVICES"] for place in trials._places(3)] == ["0", "1", "0"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in shared_out(3)] == ["0", "1", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert [place["CUDA_VISIBLE_DEVICES"] for place in trials._places(3)] == ["5", "7", "5"]
-    assert trials._places(1) == [{}]
+    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in shared_out(3)] == ["5", "7", "5"]
+    assert shared_out(1) == [Place()]
+    assert all("CUDA_VISIBLE_DEVICES" not in place.environment for place in shared_out(2, accelerator="cpu"))
 
 
 def test_a_killed_command_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed = subprocess.CompletedProcess([], -9, stdout="")
-    monkeypatch.setattr(trials.subprocess, "run", lambda *_, **__: killed)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
     with pytest.raises(UserError, match="a, seed 0: killed by signal 9, perhaps for want of memory"):
-        Trial("a", 0, tmp_path / "a" / "seed0").run(Plan("digits", ("a",), 1, {}, {}), {})
+        Trial("a", 0, tmp_path / "a" / "seed0").run(Plan("digits", ("a",), 1, {}, {}), Place())
 
 
 def test_a_command_that_fails_leaves_its_last_words(tmp_path: Path) -> None:
@@ -103,16 +106,37 @@ def test_a_training_that_outlived_its_comparison_is_left_alone(tmp_path: Path) -
         orphan = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         orphan.stdout.readline()
     with pytest.raises(UserError, match="a, seed 0: found another process"):
-        trial.run(Plan("digits", ("a",), 1, {}, {}), {})
+        trial.run(Plan("digits", ("a",), 1, {}, {}), Place())
     orphan.communicate()
     with pytest.raises(UserError, match="foveate train: model: found 'a'"):
-        trial.run(Plan("digits", ("a",), 1, {}, {}), {})
+        trial.run(Plan("digits", ("a",), 1, {}, {}), Place())
 
 
 def test_evaluations_share_what_the_recipe_says_of_files_and_machine() -> None:
     settings = {"epochs": 3, "list_file": "labels.txt", "accelerator": "cpu", "precision": "auto", "num_workers": 0}
-    assert Plan("data", ("a",), 1, {}, settings).judging() == {"list_file": "labels.txt", "accelerator": "cpu", "num_workers": 0}
-    assert Plan("data", ("a",), 1, {}, SETTINGS).judging() == {}
+    assert Plan("data", ("a",), 1, {}, settings).judging(Place()) == {"list_file": "labels.txt", "accelerator": "cpu", "num_workers": 0}
+    assert Plan("data", ("a",), 1, {}, SETTINGS).judging(Place()) == {}
+
+
+def test_readers_are_shared_out_where_the_recipe_leaves_them_open() -> None:
+    place = Place(num_workers=2)
+    assert Plan("data", ("a",), 1, {}, SETTINGS).judging(place) == {"num_workers": 2}
+    assert Plan("data", ("a",), 1, {}, {**SETTINGS, "num_workers": 5}).judging(place) == {"num_workers": 5}
+    assert Plan("digits", ("a",), 1, {}, SETTINGS).judging(place) == {}, "pictures in memory need none"
+    words = Plan("data", ("a",), 1, {}, SETTINGS).trials(Path("absent"))[0]._arguments(Plan("data", ("a",), 1, {}, SETTINGS), place)
+    assert words[words.index("--num-workers") + 1] == "2"
+
+
+def test_an_error_of_the_system_fails_one_trial_and_others_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def run(trial: Trial, plan: Plan, place: Place) -> None:
+        if trial.model == "a":
+            raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(Trial, "run", run)
+    plan = Plan("data", ("a", "b"), 1, {}, SETTINGS)
+    told: list[str] = []
+    problems = run_trials(plan.trials(tmp_path), plan, 1, lambda trial, problem: told.append(trial.model))
+    assert problems == ["a, seed 0: Cannot allocate memory"] and told == ["a", "b"]
 
 
 def test_commas_stand_between_models_and_within_lists() -> None:
@@ -131,6 +155,8 @@ def test_variants_are_names_with_options() -> None:
         "fvit_tiny",
         {"mixer": "pooling", "paths": 2, "learn_gabor": False},
     )
+    with pytest.raises(UserError, match="expected values as in YAML"):
+        variant("fvit_tiny:widths=[16,32")
     for wrong in ("fvit_tiny:mixer", ":mixer=pooling", "fvit_tiny:=3", "fvit_tiny:mixer="):
         with pytest.raises(UserError, match="expected NAME or NAME:option=value"):
             variant(wrong)
@@ -142,10 +168,10 @@ def test_a_variant_keeps_the_recipes_options_and_a_cut_off_training_begins_anew(
     assert trial.folder == tmp_path / "a-b=1" / "seed0"
     trial.folder.mkdir(parents=True)
     (trial.folder / "metrics.csv").touch()
-    words = trial._arguments(plan)
+    words = trial._arguments(plan, Place())
     assert words[:2] == ["train", "data"] and not trial.folder.exists()
     assert words[words.index("--model") + 1] == "a" and words[words.index("--model-options") + 1] == '{"b": 1, "c": 6}'
     trial.folder.mkdir()
     (trial.folder / "resume.ckpt").touch()
-    assert trial._arguments(plan) == ["train", "--resume", str(trial.folder)]
+    assert trial._arguments(plan, Place()) == ["train", "--resume", str(trial.folder)]
     assert (trial.folder / "resume.ckpt").exists()

@@ -70,6 +70,7 @@ def test_two_models_are_compared_and_the_same_command_goes_on_where_it_stopped(t
         ({"models": "resnet18:depth"}, "expected NAME or NAME:option=value"),
         ({"models": ["resnet18"], "seeds": 0}, "found 0 seeds"),
         ({"models": "resnet18", "epochs": 0}, "epochs: found 0"),
+        ({"models": "resnet18", "val_fraction": 2}, "val_fraction: found 2"),
         ({"models": "resnet18", "recipe": "no_such_recipe"}, "no_such_recipe"),
         ({"models": "resnet18", "device": "no_such_device"}, "device: found 'no_such_device'"),
     ],

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from foveate.comparing.summary import Row, alike
 from foveate.metric_names import spoken
@@ -15,6 +17,7 @@ Budget = Literal["epochs", "minutes"]
 
 SPEED_ROUNDS = 5
 SPEED_BATCH = 16
+LESS = ("trainings", "p against best", "M", "GMACs", "steps", "peak MiB")  # columns that a narrow terminal does without
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Comparison:
         curves: by model, for each of its trainings, points of the budget spent and the figure on what was held out from training.
         files: written.
         problems: trainings and measurements that failed.
+        aside: finished trainings that were not judged, since some model has not finished their seed.
     """
 
     data: str
@@ -45,6 +49,7 @@ class Comparison:
     curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    aside: int = 0
 
     def table(self) -> list[list[str]]:
         """Heading and rows in words."""
@@ -64,17 +69,20 @@ class Comparison:
             "from the best, by that test and, where there are several trainings, by their scatter.",
             f"M: million parameters; minutes and steps: of one training; pictures/s, peak MiB, GMACs: inference of the backbone, batch "
             f"{SPEED_BATCH} (1 to detect and segment), float32, median of {SPEED_ROUNDS} rounds in turns on this machine.",
+            *([f"{self.aside} finished trainings left aside: not every model has finished their seeds"] if self.aside else []),
             *(f"failed: {problem}" for problem in self.problems),
         ]
 
-    def __rich__(self) -> RenderableType:
-        heading, *rows = self.table()
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for name in heading:
-            table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
-        for row in rows:
-            table.add_row(*row)
-        return Group(table, "", self.recommendation, "", *self.notes(), *(f"written: {file}" for file in self.files))
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table, without the columns that matter least where the terminal is too narrow for all, and what belongs to it."""
+        rows = self.table()
+        table = _drawn(rows)
+        if Measurement.get(console, options.update(width=10_000), table).maximum > options.max_width:
+            table = _drawn([[cell for name, cell in zip(rows[0], row, strict=True) if name not in LESS] for row in rows])
+            yield f"the terminal is too narrow for {', '.join(LESS)}: see comparison.md"
+        yield table
+        for line in ("", self.recommendation, "", *self.notes(), *(f"written: {file}" for file in self.files)):
+            yield Text(line)
 
     def markdown(self) -> str:
         """The table and what belongs to it, for a page."""
@@ -86,6 +94,17 @@ class Comparison:
     def to_json(self) -> str:
         rows = [{**row.plain(), "told_apart": self.told_apart(row)} for row in self.rows]
         return json.dumps({**asdict(self), "rows": rows}, indent=2)
+
+
+def _drawn(rows: Sequence[Sequence[str]]) -> Table:
+    heading, *body = rows
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column(heading[0], overflow="fold")
+    for name in heading[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in body:
+        table.add_row(Text(row[0]), *row[1:])
+    return table
 
 
 def _cells(row: Row, told_apart: bool | None) -> list[str]:

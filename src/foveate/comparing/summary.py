@@ -2,19 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import comb, hypot, sqrt
+from math import comb
 from statistics import mean, stdev
 from typing import Any
 
 from foveate.comparing.paired import PairedTest, paired_test
+from foveate.comparing.scatter import welch_p
 from foveate.comparing.trials import Outcome
 from foveate.metric_names import HEADLINES
 
 CHANCE = 0.05
 MARGIN = 0.02  # of the figure that may be given away for speed
 NOTABLY = 1.1  # times as fast
-# 97.5% quantiles of Student's t by degrees of freedom; 1.96 far beyond.
-QUANTILES = {2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26, 10: 2.23}
 
 
 @dataclass(frozen=True)
@@ -113,17 +112,13 @@ def _rights(model: str, seeds: set[int], outcomes: Sequence[Outcome]) -> Mapping
 def alike(best: Row, other: Row, models: int) -> bool:
     """Whether the figures cannot tell `other` from the best: where the pictures, or the scatter over trainings, leave it to chance.
 
-    The paired test is at 5% divided by the number of pairs among the models, since the best was found by looking; the scatter is judged by
-    Student's t at 5% where both have several trainings. Without either nothing can be told.
+    Both tests, picture by picture and of the scatter (where both have several trainings: `welch_p`), are at 5% divided by the number of
+    pairs among the models, since the best was found by looking. Without either nothing can be told.
     """
-    by_chance = []
-    if other.test is not None:
-        by_chance.append(other.test.p >= CHANCE / comb(models, 2))
+    by_chance = [] if other.test is None else [other.test.p]
     if best.deviation is not None and other.deviation is not None:
-        error = hypot(best.deviation / sqrt(len(best.figures)), other.deviation / sqrt(len(other.figures)))
-        freedom = len(best.figures) + len(other.figures) - 2
-        by_chance.append(best.mean - other.mean <= QUANTILES.get(freedom, 2.2 if freedom < 30 else 1.96) * error)
-    return any(by_chance) or not by_chance
+        by_chance.append(welch_p(best.figures, other.figures))
+    return not by_chance or max(by_chance) >= CHANCE / comb(models, 2)
 
 
 def recommend(rows: Sequence[Row]) -> str:

@@ -3,24 +3,32 @@
 import csv
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, TextIO
 
-import torch
-import yaml
-
+from foveate.comparing.variants import variant
 from foveate.errors import UserError
 from foveate.metric_names import HEADLINES
 from foveate.run import RunFolder
 from foveate.whole_files import write_text
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a training has of the machine while others run beside it.
+
+    Args:
+        environment: variables of its process.
+        num_workers: processes that read its pictures, where the recipe leaves that open; None: as if it were alone.
+    """
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    num_workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,33 +67,20 @@ class Plan:
                     raise UserError(f"{file.parent}: {found}; choose another --out")
         write_text(file, json.dumps(asdict(self), indent=2) + "\n")
 
-    def judging(self) -> dict[str, Any]:
+    def readers(self, place: Place) -> dict[str, Any]:
+        """The number of processes that read pictures, where the place has one and the recipe leaves it open."""
+        on_disk = self.data != "digits"
+        return {"num_workers": place.num_workers} if on_disk and place.num_workers and self.settings.get("num_workers") is None else {}
+
+    def judging(self, place: Place) -> dict[str, Any]:
         """The settings that the evaluations share with the trainings, where they say something."""
         shared = {name: self.settings.get(name) for name in ("list_file", "accelerator", "precision", "num_workers")}
-        return {name: value for name, value in shared.items() if value not in (None, "auto")}
+        return {name: value for name, value in shared.items() if value not in (None, "auto")} | self.readers(place)
 
     def trials(self, out: Path) -> list["Trial"]:
         """All trainings, first every model with seed 0: a comparison that is cut off has then seen all models."""
         folders = {model: out / model.replace(":", "-") for model in self.models}
         return [Trial(model, seed, folders[model] / f"seed{seed}") for seed in range(self.seeds) for model in self.models]
-
-
-def listed(models: str) -> list[str]:
-    """The models of a list with commas between them; a comma within brackets, as in `fvit_tiny:depths=[1,1,2,1]`, is part of a model."""
-    return [model.strip() for model in re.split(r",(?![^\[]*\])", models)]
-
-
-def variant(model: str) -> tuple[str, dict[str, Any]]:
-    """Name and options of a model: `fvit_tiny:mixer=pooling:paths=2` is `fvit_tiny` with two arguments of `create_model`.
-
-    Raises:
-        UserError: for options that are not written so.
-    """
-    name, *options = model.split(":")
-    pairs = [option.partition("=") for option in options]
-    if not name or not all(key.isidentifier() and value for key, _, value in pairs):
-        raise UserError(f"models: found {model!r}, expected NAME or NAME:option=value:option=value")
-    return name, {key: yaml.safe_load(value) for key, _, value in pairs}
 
 
 @dataclass(frozen=True)
@@ -97,18 +92,18 @@ class Trial:
     folder: Path
 
     @property
-    def training(self) -> Path:
+    def training_file(self) -> Path:
         """What `foveate train` said, as JSON."""
         return self.folder / "training.json"
 
     @property
-    def evaluation(self) -> Path:
+    def evaluation_file(self) -> Path:
         """What `foveate evaluate` said, as JSON; written last."""
         return self.folder / "evaluation.json"
 
     @property
     def done(self) -> bool:
-        return self.evaluation.is_file()
+        return self.evaluation_file.is_file()
 
     @property
     def guesses(self) -> Path:
@@ -120,7 +115,7 @@ class Trial:
         """What the commands told people."""
         return self.folder.with_suffix(".log")
 
-    def run(self, plan: Plan, environment: Mapping[str, str]) -> None:
+    def run(self, plan: Plan, place: Place) -> None:
         """Train and evaluate, or go on where that stopped.
 
         Raises:
@@ -130,18 +125,18 @@ class Trial:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a", encoding="utf-8") as log:  # the commands inherit the file, and with it the claim
             self._claim(log)
-            if not self.training.is_file():
-                write_text(self.training, json.dumps(self._said(self._arguments(plan), environment, log), indent=2) + "\n")
+            if not self.training_file.is_file():
+                write_text(self.training_file, json.dumps(self._said(self._arguments(plan, place), place, log), indent=2) + "\n")
             results = ["--results", str(self.guesses)] if self._classifies() else []
-            evaluation = self._said(["evaluate", str(self.folder), plan.data, *_flags(plan.judging()), *results], environment, log)
+            evaluation = self._said(["evaluate", str(self.folder), plan.data, *_flags(plan.judging(place)), *results], place, log)
         if not HEADLINES.keys() & evaluation["figures"].keys():
             raise UserError(f"{self}: found no figure to compare by, expected objects or labelled pixels among what is held out")
-        write_text(self.evaluation, json.dumps(evaluation, indent=2) + "\n")
+        write_text(self.evaluation_file, json.dumps(evaluation, indent=2) + "\n")
 
     def __str__(self) -> str:
         return f"{self.model}, seed {self.seed}"
 
-    def _arguments(self, plan: Plan) -> list[str]:
+    def _arguments(self, plan: Plan, place: Place) -> list[str]:
         """The command that trains: from the last checkpoint, or from the beginning, in a folder that holds nothing else."""
         if RunFolder(self.folder).checkpoint.is_file():
             return ["train", "--resume", str(self.folder)]
@@ -150,17 +145,17 @@ class Trial:
         options = {**plan.settings.get("model_options", {}), **own}
         shape = ["--model-options", json.dumps(options)] if options else []
         start = ["train", plan.data, "--model", model, "--seed", str(self.seed), "--out", str(self.folder)]
-        return [*start, *_flags(plan.options), *shape]
+        return [*start, *_flags({**plan.readers(place), **plan.options}), *shape]
 
     def _classifies(self) -> bool:
-        return "top1" in json.loads(self.training.read_text(encoding="utf-8"))["figures"]
+        return "top1" in json.loads(self.training_file.read_text(encoding="utf-8"))["figures"]
 
-    def _said(self, arguments: Sequence[str], environment: Mapping[str, str], log: TextIO) -> Any:
+    def _said(self, arguments: Sequence[str], place: Place, log: TextIO) -> Any:
         """The JSON of one command of this project; what it tells people goes to the log."""
         log.seek(0, os.SEEK_END)
         begin = log.tell()
         command = [sys.executable, "-m", "foveate", *arguments, "--json"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **environment}, check=False)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **place.environment}, check=False)
         if done.returncode < 0:
             raise UserError(f"{self}: killed by signal {-done.returncode}, perhaps for want of memory (see {self.log})")
         try:
@@ -203,7 +198,7 @@ class Outcome:
 
     @classmethod
     def read(cls, trial: Trial) -> "Outcome":
-        training, evaluation = (json.loads(file.read_text(encoding="utf-8")) for file in (trial.training, trial.evaluation))
+        training, evaluation = (json.loads(file.read_text(encoding="utf-8")) for file in (trial.training_file, trial.evaluation_file))
         right = {}
         if trial.guesses.is_file():
             with trial.guesses.open(encoding="utf-8", newline="") as lines:
@@ -211,58 +206,6 @@ class Outcome:
         with RunFolder(trial.folder).metrics.open(encoding="utf-8", newline="") as lines:
             curve = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
         return cls(trial, training, evaluation, right, curve)
-
-
-def run_trials(trials: Sequence[Trial], plan: Plan, parallel: int, finished: Callable[[Trial, str], None]) -> list[str]:
-    """Run what is not done yet, `parallel` at a time; the others go on when one fails.
-
-    Args:
-        trials: of the plan.
-        plan: see `Plan`.
-        parallel: trainings at a time; with several GPUs each has one of them, otherwise the processor's cores are shared out.
-        finished: called in this thread after each trial, with why it failed, or "".
-
-    Returns:
-        Why trials failed.
-    """
-    places: SimpleQueue[Mapping[str, str]] = SimpleQueue()
-    for place in _places(parallel):
-        places.put(place)
-
-    def attempt(trial: Trial) -> str:
-        place = places.get()
-        try:
-            trial.run(plan, place)
-        except UserError as error:
-            return str(error)
-        finally:
-            places.put(place)
-        return ""
-
-    problems = []
-    with ThreadPoolExecutor(parallel) as pool:
-        futures = {pool.submit(attempt, trial): trial for trial in trials if not trial.done}
-        try:
-            for future in as_completed(futures):
-                problem = future.result()
-                finished(futures[future], problem)
-                problems += [problem] if problem else []
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return problems
-
-
-def _places(parallel: int) -> list[dict[str, str]]:
-    """Environment variables that give each of several processes at a time its own GPU, or its share of the cores."""
-    if parallel == 1:
-        return [{}]
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    gpus = visible or [str(number) for number in range(torch.cuda.device_count())]
-    if len(gpus) > 1:
-        return [{"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} for place in range(parallel)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [{"OMP_NUM_THREADS": str(max(1, cores // parallel))}] * parallel
 
 
 def _flags(options: Mapping[str, Any]) -> list[str]:

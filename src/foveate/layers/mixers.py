@@ -15,8 +15,7 @@ HEAD_WIDTH = 32
 class MapAttention(nn.Module):
     """Softmax self-attention of every place of the map with every other, heads of 32 channels or fewer.
 
-    Time grows with the square of the places, memory with them. C must be divisible by the heads, `ceil(C / 32)` or the next number that
-    divides it.
+    Time grows with the square of the places, memory with them. The number of heads is `ceil(C / 32)`, or the next one that divides C.
     """
 
     def __init__(self, channels: int) -> None:

@@ -90,11 +90,12 @@ class Block(nn.Module):
 class T2TViT(nn.Module):
     """T2T-ViT backbone and classifier, with timm's contract; any height and width from 16 px up.
 
-    A picture is padded at its end to a multiple of 4, so that the maps have ceil(H/s) x ceil(W/s) places; the position table belongs to
-    `img_size` and is resized per axis, in every forward, for a picture of another size (`set_input_size` does it once and for all).
+    A picture is padded at its end to a multiple of 4 (with the token stage "none", of a patch's side), so that the maps have
+    ceil(H/s) x ceil(W/s) places; the position table belongs to `img_size` and is resized per axis, in every forward, for a picture of
+    another size (`set_input_size` does it once and for all).
 
     Feature maps, in the order of `feature_info`: after each of the two token layers (strides 4 and 8, 64 channels; none with the token
-    stage "none"), then after each block (stride 16). `features_only=True` gives the first two and the last.
+    stage "none"), then after each block (stride 16). `features_only=True` gives the two of the token stage and the last.
 
     Args:
         num_classes: width of the classifier; 0 for none.
@@ -103,7 +104,8 @@ class T2TViT(nn.Module):
         embed_dim, depth, num_heads, mlp_ratio: of the backbone.
         token_stage: "performer", "transformer", "convolution", or "none" for a plain embedding of patches.
         small_images: for pictures of 32 to 64 px: the strides of the soft splits are 2, 2, 1 instead of 4, 2, 2, so that 32 px give
-            8 x 8 tokens. The parameters are the same but for the position table's size: published weights load.
+            8 x 8 tokens. The parameters are the same but for the position table's size, so that published weights load; with the token
+            stage "none" patches have 4 x 4 pixels instead of 16 x 16.
         global_pool: "token" (the class token) or "avg" (the mean of the others).
         drop_rate: dropout before the classifier.
         proj_drop_rate: dropout after each linear of the blocks' MLPs.

@@ -67,7 +67,7 @@ class Worker:
         except (EOFError, OSError):
             self.process.join(END_SECONDS)
             raise UserError(
-                f"{self.case.model}: its process died (exit code {self.process.exitcode}), probably for want of memory; "
+                f"{self.case}: its process died (exit code {self.process.exitcode}), probably for want of memory; "
                 "expected a smaller batch or size"
             ) from None
         if isinstance(answer, Exception):
@@ -93,7 +93,7 @@ def _serve(case: Case, connection: Connection) -> None:
 
 def _described(case: Case, error: Exception) -> str:
     first = next(iter(str(error).splitlines()), "")
-    return f"{case.model}, {case.form}: {type(error).__name__}: {first}"
+    return f"{case}: {type(error).__name__}: {first}"
 
 
 def _context() -> Any:
@@ -119,15 +119,16 @@ def measure(cases: Sequence[Case], rounds: int, say: Callable[[str], None]) -> t
     times: dict[Worker, list[tuple[float, ...]]] = {}
     problems: list[str] = []
     ceilings = []
+    found = []
     with ExitStack() as stack:
         for case in cases:
-            say(f"{case.model}, {case.form}: warming up")
+            say(f"{case}: warming up")
             times[stack.enter_context(Worker(case))] = []
         for number in range(-1, rounds):
             if number >= 0:
                 ceilings.append(measure_ceilings(cases[0].dtype, cases[0].device))
             for worker in list(times):
-                say(f"{worker.case.model}, {worker.case.form}: {f'round {number + 1} of {rounds}' if number >= 0 else 'warming up'}")
+                say(f"{worker.case}: {f'round {number + 1} of {rounds}' if number >= 0 else 'warming up'}")
                 try:
                     answer = worker.ask("round" if number >= 0 else "facts")
                 except UserError as error:
@@ -135,5 +136,9 @@ def measure(cases: Sequence[Case], rounds: int, say: Callable[[str], None]) -> t
                     del times[worker]
                 else:
                     times[worker] += [tuple(answer)] if number >= 0 else []
-        found = [Measured(worker.case, worker.ask("facts"), tuple(own), worker.ask("peak_bytes")) for worker, own in times.items()]
+        for worker, own in times.items():
+            try:
+                found.append(Measured(worker.case, worker.ask("facts"), tuple(own), worker.ask("peak_bytes")))
+            except UserError as error:
+                problems.append(str(error))
     return found, problems, best(ceilings)

@@ -41,6 +41,7 @@ class Case:
         device: "cpu", "cuda" ...
         threads: of the processor; 0 leaves PyTorch's choice.
         options: names and values of further arguments of `create_model`.
+        name: what people call it; "": the model.
     """
 
     model: str
@@ -52,6 +53,10 @@ class Case:
     device: str = "cpu"
     threads: int = 0
     options: tuple[tuple[str, Any], ...] = ()
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name or self.model}, {self.form}"
 
 
 @dataclass(frozen=True)

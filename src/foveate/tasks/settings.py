@@ -199,7 +199,11 @@ class TrainSettings:
                 object.__setattr__(self, name, Path(getattr(self, name)))
         for names, right, expected in RANGES:
             for name in names.split():
-                if not right(getattr(self, name)):
+                try:
+                    sound = right(getattr(self, name))
+                except TypeError:  # in a recipe 1e-3 is a word, 1.0e-3 a number
+                    raise UserError(f"{name}: found {getattr(self, name)!r}, expected {expected}, written such as 0.001") from None
+                if not sound:
                     raise UserError(f"{name}: found {getattr(self, name)}, expected {expected}")
         if self.scale_low > self.scale_high:
             raise UserError(f"scale_low: found {self.scale_low} above scale_high {self.scale_high}, expected the smaller factor first")

@@ -11,8 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from foveate.card import Preprocessing
 from foveate.comparing.result import SPEED_BATCH, SPEED_ROUNDS, Budget, Comparison
+from foveate.comparing.running import run_trials
 from foveate.comparing.summary import Row, headline, on_shared_seeds, paired_with, recommend, summarise
-from foveate.comparing.trials import Outcome, Plan, Trial, listed, run_trials, variant
+from foveate.comparing.trials import Outcome, Plan, Trial
+from foveate.comparing.variants import listed, variant
 from foveate.data.opening import likely_task, open_data
 from foveate.errors import UserError
 from foveate.metric_names import spoken
@@ -72,14 +74,15 @@ def compare(
     names = _sound(listed(models) if isinstance(models, str) else models, seeds, parallel)
     words = {**({"recipe": recipe} if recipe else {}), **given}
     settings = _settings(data, recipe, given)
-    plan = Plan(_found(data), names, seeds, words, {**settings, **({"parallel": parallel} if settings["max_minutes"] else {})})
+    plan = Plan(_found(data, settings), names, seeds, words, {**settings, **({"parallel": parallel} if settings["max_minutes"] else {})})
     _keep(plan, out)
     trials = plan.trials(out)
     problems = _trained(trials, plan, parallel)
-    outcomes = on_shared_seeds([Outcome.read(trial) for trial in trials if trial.done])
-    if not outcomes:
+    finished = [Outcome.read(trial) for trial in trials if trial.done]
+    if not finished:
         raise UserError("\n".join(problems))
-    result = _judged(plan, outcomes, problems)
+    outcomes = on_shared_seeds(finished)
+    result = replace(_judged(plan, outcomes, problems), aside=len(finished) - len(outcomes))
     _written(result, out)  # before the measuring of speed, should that fail
     rows, unmeasured = _with_speed(result.rows, outcomes, device)
     result = replace(result, rows=tuple(rows), recommendation=recommend(rows), problems=(*problems, *unmeasured))
@@ -90,12 +93,13 @@ def _judged(plan: Plan, outcomes: Sequence[Outcome], problems: Sequence[str]) ->
     """The comparison without speed; `UserError` where trainings were measured on other pictures."""
     figure, measured = headline(outcomes), outcomes[0].evaluation
     rows = summarise(outcomes, figure)
+    seen = {(one.trial.seed, one.evaluation["split"], one.evaluation["pictures"]) for one in outcomes}
     try:
-        tests = paired_with(rows[0].model, outcomes)
+        tests = paired_with(rows[0].model, outcomes) if len(seen) == len({seed for seed, *_ in seen}) else None
     except ValueError:
-        raise UserError(
-            f"{plan.data}: found other held-out pictures than in earlier trainings, expected the same; choose another --out"
-        ) from None
+        tests = None
+    if tests is None:
+        raise UserError(f"{plan.data}: found other held-out pictures than in earlier trainings, expected the same; choose another --out")
     rows = [replace(row, test=tests.get(row.model)) for row in rows]
     about = plan.data, measured["split"], measured["pictures"], figure, plan.seeds
     budget: Budget = "minutes" if plan.settings["max_minutes"] else "epochs"
@@ -113,9 +117,10 @@ def _curves(outcomes: Sequence[Outcome], figure: str, budget: Budget) -> dict[st
     return curves
 
 
-def _found(data: str) -> str:
+def _found(data: str, settings: Mapping[str, Any]) -> str:
     """The data, named in the same way from everywhere; `UserError` where it cannot be opened."""
-    open_data(data)
+    files = None if settings["list_file"] is None else Path(settings["list_file"])
+    open_data(data, task=settings["task"], val_fraction=settings["val_fraction"], list_file=files)
     return data if data == "digits" else str(Path(data).resolve())
 
 
@@ -160,7 +165,7 @@ def _trained(trials: Sequence[Trial], plan: Plan, parallel: int) -> list[str]:
 
         def finished(trial: Trial, problem: str) -> None:
             progress.advance(task)
-            console.print(problem or _news(trial), highlight=False, soft_wrap=True)
+            console.print(problem or _news(trial), highlight=False, markup=False, soft_wrap=True)
 
         return run_trials(trials, plan, parallel, finished)
 
@@ -193,7 +198,8 @@ def _case(model: str, outcomes: Sequence[Outcome], device: str) -> Case:
     recipe = card.preprocessing
     size = recipe.size[0] if isinstance(recipe, Preprocessing) else recipe.short
     batch = SPEED_BATCH if isinstance(recipe, Preprocessing) else 1
-    return Case(card.model, batch=batch, size=size, device=device, options=(("in_chans", card.in_chans), *card.options.items()))
+    options = (("in_chans", card.in_chans), *card.options.items())
+    return Case(card.model, batch=batch, size=size, device=device, options=options, name=model)
 
 
 def _written(result: Comparison, out: Path) -> Comparison:

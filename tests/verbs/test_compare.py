@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from foveate.cli import run_verb
 from foveate.comparing.trials import Trial
@@ -97,3 +98,22 @@ def test_trainings_limited_by_time_always_share_the_machine_with_as_many_others(
         compare("digits", models="resnet18", minutes=1, parallel=2, out=tmp_path / "by_minutes")
     with pytest.raises(UserError, match=r"found parallel 1, expected 2 as in plan\.json"):
         compare("digits", models="resnet18", minutes=1, out=tmp_path / "by_minutes")
+
+
+def test_a_flat_folder_with_a_list_and_a_task_that_is_asked_for_are_opened_as_the_recipe_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_module, "run_trials", lambda *_: ["nothing came of it"])
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for name in "abcd":
+        Image.new("L", (9, 6)).save(flat / f"{name}.png")
+    (tmp_path / "labels.txt").write_text("a.png cat\nb.png dog\nc.png cat\nd.png dog\n")
+    (tmp_path / "listed.yaml").write_text(f"list_file: {tmp_path / 'labels.txt'}\n")
+    with pytest.raises(UserError, match="nothing came of it"):
+        compare(str(flat), models="resnet18", recipe=str(tmp_path / "listed.yaml"), out=tmp_path / "out")
+    with pytest.raises(UserError, match="found 4 pictures without class folders or a list"):
+        compare(str(flat), models="resnet18", out=tmp_path / "out")
+    (tmp_path / "words.yaml").write_text("lr: 1e-3\n")
+    with pytest.raises(UserError, match=r"lr: found '1e-3', expected a number above 0, written such as 0\.001"):
+        compare("digits", models="resnet18", recipe=str(tmp_path / "words.yaml"), out=tmp_path / "out")

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from foveate.whole_files import write_text
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -37,10 +39,7 @@ def result_file(name: str, date: str) -> Path:
 
 def write(name: str, record: dict[str, Any]) -> None:
     """Write `record` to its result file, whole or not at all."""
-    file = result_file(name, record["date"])
-    draft = file.with_suffix(".draft")
-    draft.write_text(json.dumps(record, indent=1) + "\n")
-    draft.replace(file)
+    write_text(result_file(name, record["date"]), json.dumps(record, indent=1) + "\n")
 
 
 def foveate(*arguments: str) -> Any:

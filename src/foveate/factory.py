@@ -49,13 +49,14 @@ def create_model(
     """
     if not timm.is_model(name):
         raise UserError(f"model: found {name!r}, expected a name of 'foveate models' or of timm; close are {_close_names(name)}")
-    if img_size is not None and not _takes_any_size(name):
+    only_named = img_size is not None and _takes_any_size(name)
+    if img_size is not None and not only_named:
         options["img_size"] = img_size
     try:
         model: nn.Module = timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **options)
     except (TypeError, ValueError) as error:
         raise UserError(f"model {name}: found an option it does not take ({error}); expected arguments of its class") from None
-    if img_size is not None and _takes_any_size(name):
+    if img_size is not None and only_named:
         size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         config: Any = model.pretrained_cfg
         model.pretrained_cfg = {**config, "input_size": (in_chans, *size)}  # type: ignore[assignment]

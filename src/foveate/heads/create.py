@@ -53,18 +53,23 @@ def create_dense(
     if head not in HEADS:
         raise UserError(f"head: found {head!r}, expected one of {', '.join(HEADS)}")
     network = _network(name, in_chans, options)
-    file = None if weights is None else read_weights(weight_file(weights))
-    whole = file is not None and file.card is not None and file.card.task != "classify"
-    report = load_file(network, file, weight_file(weights)) if file is not None and weights is not None and not whole else None
     build, finest = HEADS[head]
-    model = build(Backbone(network, name, finest=finest, frozen_statistics=freeze_batch_norm), name, num_classes)
-    if file is not None and weights is not None and whole:
-        if file.card is not None and file.card.head != head:
-            raise UserError(
-                f"{weights}: found weights of a {file.card.head} on {file.card.model}, expected {head} on {name}; choose --head"
-            )
-        report = load_file(model, file, weight_file(weights))
-    return model, report
+
+    def whole() -> DenseModel:
+        return build(Backbone(network, name, finest=finest, frozen_statistics=freeze_batch_norm), name, num_classes)
+
+    if weights is None:
+        return whole(), None
+    file = weight_file(weights)
+    content = read_weights(file)
+    if content.card is None or content.card.task == "classify":
+        report = load_file(network, content, file)  # before the backbone loses what lies behind its last map
+        return whole(), report
+    if content.card.head != head:
+        found = f"found weights of a {content.card.head} on {content.card.model}"
+        raise UserError(f"{weights}: {found}, expected {head} on {name}; choose --head")
+    model = whole()
+    return model, load_file(model, content, file)
 
 
 def _network(name: str, in_chans: int, options: dict[str, Any]) -> nn.Module:

@@ -21,6 +21,23 @@ def picture_of(name: str, width: int = 12, height: int = 10) -> Image.Image:
 
 
 @pytest.fixture
+def annotated(tmp_path: Path) -> MakeTree:
+    """`annotated((W, H), {path: text}, "a.jpg", ...)`: files of these texts and pictures of one size, each of a colour of its own."""
+
+    def make(size: tuple[int, int], texts: dict[str, str | bytes], *pictures: str) -> Path:
+        root = tmp_path / "data"
+        for name, text in texts.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(text.encode() if isinstance(text, str) else text)
+        for place, name in enumerate(pictures):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", size, (place, 9, 7)).save(root / name)
+        return root
+
+    return make
+
+
+@pytest.fixture
 def make_tree(tmp_path: Path) -> MakeTree:
     """`make("train/cat/a.png", "val/dog/", notes="text")`: pictures by suffix, folders by a final slash; texts by `{path: text}`."""
 

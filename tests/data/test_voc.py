@@ -1,9 +1,8 @@
 """Pascal VOC xml: edges counted from 1, difficult objects, lists of splits, and files that are broken or hostile."""
 
-from pathlib import Path
+from functools import partial
 
 import pytest
-from PIL import Image
 
 from foveate.data.objects import ObjectSet
 from foveate.data.opening import open_data
@@ -20,18 +19,8 @@ def thing(name: str, edges: tuple[object, object, object, object] = (1, 1, 10, 5
 
 
 @pytest.fixture
-def write(tmp_path: Path):
-    def write(texts: dict[str, str], *pictures: str) -> Path:
-        root = tmp_path / "data"
-        for name, text in texts.items():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(text.encode() if isinstance(text, str) else text)
-        for place, name in enumerate(pictures):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (40, 30), (place, 9, 7)).save(root / name)
-        return root
-
-    return write
+def write(annotated):
+    return partial(annotated, (40, 30))
 
 
 def test_boxes_names_and_difficult_objects(write) -> None:

@@ -1,6 +1,6 @@
 """YOLO labels: shares become pixels, names come from where they stand, and every wrong line is named."""
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,18 +14,8 @@ NAMES = "names: [cat, dog]\n"
 
 
 @pytest.fixture
-def write(tmp_path: Path):
-    def write(texts: dict[str, str], *pictures: str) -> Path:
-        root = tmp_path / "data"
-        for name, text in texts.items():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_text(text)
-        for place, name in enumerate(pictures):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (40, 20), (place, 9, 7)).save(root / name)
-        return root
-
-    return write
+def write(annotated):
+    return partial(annotated, (40, 20))
 
 
 def test_boxes_and_pictures_without_labels(write) -> None:

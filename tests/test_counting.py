@@ -64,5 +64,13 @@ def test_known_models(name, parameters, gmacs):
 
 def test_twice_the_area_costs_twice_the_work_without_attention():
     with torch.device("meta"):
-        model = create_model("fvit_tiny", num_classes=0, widths=(16, 32, 32, 32), depths=(1, 1, 1, 1))
+        model = create_model("fvit_tiny", num_classes=0, widths=(16, 32, 32, 32), depths=(1, 1, 1, 1), mixer="convolution")
     assert count_macs(model, (64, 128)) == 2 * count_macs(model, (64, 64))
+
+
+def test_the_making_of_gabor_kernels_is_counted_until_they_are_baked():
+    model = create_model("fvit_tiny", widths=(8, 16, 24, 32), depths=(1, 2, 1, 1), stem_width=8)
+    made = 13 * 9 * (8 + 2 * 16 + 24 + 32)
+    free = create_model("fvit_tiny", widths=(8, 16, 24, 32), depths=(1, 2, 1, 1), stem_width=8, mixer="convolution")
+    assert count_macs(model, (64, 64)) - count_macs(free, (64, 64)) == made
+    assert count_macs(model.bake(), (64, 64)) == count_macs(free, (64, 64))

@@ -21,7 +21,8 @@ def count_macs(model: nn.Module, size: tuple[int, int] = (224, 224), in_chans: i
     """Count the multiply-accumulates of one forward pass in evaluation, for one picture of `size` = (H, W) pixels.
 
     Counted are convolutions, linear layers, matrix products and attention (both of its products): half of what PyTorch's FlopCounterMode
-    reports. Not counted is what is linear in the map's size: norms, activations, softmax, pooling, additions.
+    reports; and what a module says in `generation_macs` of the kernels that it makes anew in every pass, as Gabor filters do. Not counted
+    is what is linear in the map's size: norms, activations, softmax, pooling, additions.
 
     Nothing is computed or allocated: the pass runs on tensors that have a shape and no content. The model may therefore stand on the meta
     device (`with torch.device("meta"): model = create_model(name)`), where building it costs nothing either.
@@ -43,4 +44,4 @@ def count_macs(model: nn.Module, size: tuple[int, int] = (224, 224), in_chans: i
         with counter:
             functional_call(model.eval(), tensors, (picture,))
     model.train(training)
-    return counter.get_total_flops() // 2
+    return counter.get_total_flops() // 2 + sum(getattr(module, "generation_macs", 0) for module in model.modules())

@@ -20,6 +20,10 @@ SHARPNESS_TIMES_WAVELENGTH = 1 / (math.sqrt(2) * 0.56)
 
 V1_ASPECT_RATIO = 0.5
 
+PRODUCTS = 13
+"""In one number of a kernel: four of the turned coordinates, four in the exponent, one in the cosine's, two of the three factors, and one
+each for the exponential and the cosine."""
+
 
 def gabor_kernels(
     frequency: Tensor,
@@ -156,6 +160,11 @@ class LearnableGaborFilter(nn.Module):
             shift_x=self.shift_x.tanh(),
             shift_y=self.shift_y.tanh(),
         )
+
+    @property
+    def generation_macs(self) -> int:
+        """Multiplications that make the kernels anew in a forward pass: `PRODUCTS` for each number of each kernel."""
+        return PRODUCTS * self.bias.numel() * self.kernel_size**2
 
     @property
     def wavelength(self) -> Tensor:

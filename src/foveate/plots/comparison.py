@@ -1,7 +1,6 @@
 """Models compared on one data set: what they reach against their speed, and how they got there."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from foveate.metric_names import spoken
-from foveate.plots.figure import GREY, MARKERS, MEASURED_LINES, TRAIN_LINE, new_figure, save
+from foveate.plots.figure import GREY, model_looks, new_figure, save
 from foveate.plots.point_names import name_points
 from foveate.plots.speed import spread_speeds
 
@@ -35,8 +34,7 @@ def comparison(
     drawing = new_figure(12, 5, title)
     against_speed, course = drawing.subplots(1, 2)
     measured = [row for row in rows if row["images_per_second"]]
-    styles = cycle([(*line, marker) for marker in MARKERS for line in (TRAIN_LINE, *MEASURED_LINES)])
-    looks = {row["model"]: next(styles) for row in rows}
+    looks = dict(zip((row["model"] for row in rows), model_looks(), strict=False))
     for axes in (against_speed, course):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.grid(alpha=0.3)

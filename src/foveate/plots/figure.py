@@ -4,6 +4,8 @@ Colours are told apart by people with colour-blind vision (Okabe-Ito), and no st
 pyplot's global state, so every function may be called from any thread; files appear under their name only when complete.
 """
 
+from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -15,7 +17,13 @@ BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A
 TRAIN_LINE = (BLUE, "--")
 MEASURED_LINES = ((VERMILLION, "-"), (GREEN, "-."), (PURPLE, ":"))
 MARKERS = ("o", "s", "^")
+MODEL_LINES = (TRAIN_LINE, *MEASURED_LINES, ("#E69F00", "-"), ("#56B4E9", "-."), ("#000000", ":"))
 DOTS_PER_INCH = 150
+
+
+def model_looks() -> Iterator[tuple[str, str, str]]:
+    """Colour, line style and marker of one model after another; two that follow each other differ in all, the first 21 in some."""
+    return ((*line, marker) for line, marker in zip(cycle(MODEL_LINES), cycle(MARKERS)))
 
 
 def new_figure(width: float, height: float, title: str = "") -> Figure:

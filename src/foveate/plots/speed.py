@@ -1,7 +1,6 @@
 """How fast models are: time and memory as pictures or batches grow, and published accuracy against measured speed."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, NullLocator
 
 from foveate.errors import UserError
-from foveate.plots.figure import BLUE, GREEN, GREY, MARKERS, MEASURED_LINES, PURPLE, TRAIN_LINE, VERMILLION, new_figure, save
+from foveate.plots.figure import BLUE, GREEN, GREY, PURPLE, VERMILLION, model_looks, new_figure, save
 from foveate.plots.point_names import name_points
 
 # Of each quantity that grows: its column, the power of it that the work is in proportion to, and what the axis says.
@@ -36,7 +35,7 @@ def growth(rows: Sequence[Mapping[str, Any]], out: Path, *, by: Literal["size", 
     column, power, label = GROWING[by]
     figure = new_figure(11, 4.6, title or GROWTH_TITLES[by])
     for axes, name, unit in zip(figure.subplots(1, 2), ("seconds", "peak_mib"), ("seconds", "peak memory, MiB"), strict=True):
-        lines = cycle([(*line, marker) for marker in MARKERS for line in (TRAIN_LINE, *MEASURED_LINES)])
+        lines = model_looks()
         for model in dict.fromkeys(row["model"] for row in rows):
             points = sorted((row[column], row[name]) for row in rows if row["model"] == model)
             amounts, values = np.array([(amount**power, value) for amount, value in points], dtype=float).T

@@ -92,8 +92,8 @@ def test_a_killed_command_is_told_as_such(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_command_that_fails_leaves_its_last_words(tmp_path: Path) -> None:
     trial = Trial("no_such_model", 0, tmp_path / "no_such_model" / "seed0")
     with pytest.raises(UserError, match=r"no_such_model, seed 0: foveate train: .*seed0\.log"):
-        trial.run(Plan("digits", ("no_such_model",), 1, {"epochs": 1}, {}), {})
-    assert not trial.evaluation.exists()
+        trial.run(Plan("digits", ("no_such_model",), 1, {"epochs": 1}, {}), Place())
+    assert not trial.evaluation_file.exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files are not claimed there")

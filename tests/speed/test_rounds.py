@@ -40,7 +40,7 @@ def test_a_process_that_dies_is_a_clear_line() -> None:
     with Worker(case()) as worker:
         worker.ask("facts")
         os.kill(worker.process.pid, signal.SIGKILL)
-        with pytest.raises(UserError, match=r"fvit_tiny: its process died .*memory.*smaller"):
+        with pytest.raises(UserError, match=r"fvit_tiny, eager: its process died .*memory.*smaller"):
             worker.ask("round")
 
 

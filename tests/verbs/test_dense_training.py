@@ -145,7 +145,8 @@ def test_two_processes_measure_exactly_as_one(head, data, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_two_processes_train(head, data, tmp_path):
-    result = train(settings_for(data[head], tmp_path / "run", epochs=1, batch_size=1, devices=2, accumulate=2))
+    accumulate = 1 if head == "mask_rcnn" else 2  # of two training pictures, of four
+    result = train(settings_for(data[head], tmp_path / "run", epochs=1, batch_size=1, devices=2, accumulate=accumulate))
     assert result.pictures == 3 and all(0 <= value <= 1 for value in result.figures.values())
 
 

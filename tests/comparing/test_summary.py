@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from foveate.comparing.paired import PairedTest
-from foveate.comparing.summary import Row, alike, headline, on_shared_seeds, paired_with, recommend, summarise
+from foveate.comparing.summary import Row, alike, headline, on_shared_seeds, paired_with, recommend, same_pictures, summarise
 from foveate.comparing.trials import Outcome, Trial
 
 
 def outcome(model: str, seed: int, right: dict[str, bool], **figures: float) -> Outcome:
     figures = figures or {"loss": 1.0, "top1": sum(right.values()) / len(right)}
     training = {"parameters": 1000, "minutes": 1.0 + seed, "steps": 10}
-    return Outcome(Trial(model, seed, Path(model)), training, {"figures": figures}, right, [])
+    evaluation = {"figures": figures, "split": "test", "pictures": len(right)}
+    return Outcome(Trial(model, seed, Path(model)), training, evaluation, right, [])
 
 
 def rights(*right: str, of: str = "abcd") -> dict[str, bool]:
@@ -118,6 +119,13 @@ def test_both_the_pictures_and_the_scatter_of_trainings_must_speak_for_a_differe
     assert not alike(best, row("far", 0.57, 0.58, 0.59, p=0.0001), models=2)
     assert not alike(best, row("far", 0.50, 0.51, 0.52), models=2)
     assert alike(row("best", 0.0, 0.0), row("other", 0.0, 0.0), models=2)
+
+
+def test_pictures_are_the_same_where_they_are_so_for_every_seed() -> None:
+    apart = [outcome("a", 0, rights("a", of="ab")), outcome("a", 1, rights("c", of="bc"))]
+    assert same_pictures([*apart, outcome("b", 0, rights(of="ab")), outcome("b", 1, rights(of="bc"))])
+    assert not same_pictures([*apart, outcome("b", 1, rights(of="ab"))]), "as many, but others"
+    assert not same_pictures([outcome("a", 0, {}, miou=0.5), outcome("b", 0, rights("a"), miou=0.5)])
 
 
 def test_models_are_ranked_on_the_seeds_that_all_have_finished() -> None:

@@ -47,10 +47,8 @@ def test_two_models_are_compared_and_the_same_command_goes_on_where_it_stopped(t
     best, other = second["rows"]
     assert best["mean"] >= other["mean"] and best["test"] is None
     assert best["told_apart"] is None and other["told_apart"] is (other["test"]["p"] < 0.05)  # one training each, one pair
-    assert second["budget"] == "epochs" and [[x for x, _ in points] for model in second["curves"].values() for points in model] == [
-        [1],
-        [1],
-    ]
+    assert second["budget"] == "epochs"
+    assert [[epoch for epoch, _ in points] for model in second["curves"].values() for points in model] == [[1], [1]]
     assert other["test"]["pictures"] == second["pictures"] == json.loads((kept / "evaluation.json").read_text())["pictures"]
     difference = round((best["mean"] - other["mean"]) * second["pictures"])
     assert other["test"]["wins"] - other["test"]["losses"] == difference

@@ -56,7 +56,7 @@ def run_trials(trials: Sequence[Trial], plan: Plan, parallel: int, finished: Cal
 def shared_out(parallel: int, accelerator: str = "auto") -> list[Place]:
     """What each of `parallel` trainings at a time has: a GPU of its own where there are several, otherwise its share of the cores."""
     if parallel == 1:
-        return [Place({})]
+        return [Place()]
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     gpus = (visible or [str(number) for number in range(torch.cuda.device_count())]) if accelerator in ("auto", "gpu") else []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

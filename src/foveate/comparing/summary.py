@@ -68,6 +68,12 @@ def on_shared_seeds(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [outcome for outcome in outcomes if outcome.trial.seed in shared] if shared else list(outcomes)
 
 
+def same_pictures(outcomes: Sequence[Outcome]) -> bool:
+    """Whether all models were measured on the same pictures, seed by seed."""
+    measured = {(one.trial.seed, one.evaluation["split"], one.evaluation["pictures"], frozenset(one.right)) for one in outcomes}
+    return len(measured) == len({seed for seed, *_ in measured})
+
+
 def summarise(outcomes: Sequence[Outcome], figure: str) -> list[Row]:
     """A row for each model that has finished a training, the best first; speed is added later."""
     models = dict.fromkeys(outcome.trial.model for outcome in outcomes)

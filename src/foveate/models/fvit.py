@@ -29,6 +29,7 @@ from foveate.layers.in_place import added, batch_norm, gelu
 from foveate.layers.mixers import MixerName, make_mixer
 from foveate.layers.padding import pad_end
 from foveate.layers.position import ConvPositionEmbedding
+from foveate.layers.token_stage import map_to_tokens
 
 TokenOrder = Literal["raster", "released"]
 
@@ -255,7 +256,7 @@ class FViT(nn.Module):
         """Logits (B, num_classes) of the last map, or with `pre_logits` the vectors (B, head_hidden_size) before the classifier."""
         x = self.conv_head(x)
         if self.global_pool == "avg":
-            x = x.permute(0, 2, 3, 1).flatten(1, 2).mean(1)  # over tokens: its gradient is channels-last too, where the map's is slow
+            x = map_to_tokens(x).mean(1)  # over tokens: its gradient is channels-last too, where the map's is slow
         x = self.head_drop(x)
         return x if pre_logits else self.head(x)
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from foveate.card import Preprocessing
 from foveate.comparing.result import SPEED_BATCH, SPEED_ROUNDS, Budget, Comparison
 from foveate.comparing.running import run_trials
-from foveate.comparing.summary import Row, headline, on_shared_seeds, paired_with, recommend, summarise
+from foveate.comparing.summary import Row, headline, on_shared_seeds, paired_with, recommend, same_pictures, summarise
 from foveate.comparing.trials import Outcome, Plan, Trial
 from foveate.comparing.variants import listed, variant
 from foveate.data.opening import likely_task, open_data
@@ -93,13 +93,9 @@ def _judged(plan: Plan, outcomes: Sequence[Outcome], problems: Sequence[str]) ->
     """The comparison without speed; `UserError` where trainings were measured on other pictures."""
     figure, measured = headline(outcomes), outcomes[0].evaluation
     rows = summarise(outcomes, figure)
-    seen = {(one.trial.seed, one.evaluation["split"], one.evaluation["pictures"]) for one in outcomes}
-    try:
-        tests = paired_with(rows[0].model, outcomes) if len(seen) == len({seed for seed, *_ in seen}) else None
-    except ValueError:
-        tests = None
-    if tests is None:
+    if not same_pictures(outcomes):
         raise UserError(f"{plan.data}: found other held-out pictures than in earlier trainings, expected the same; choose another --out")
+    tests = paired_with(rows[0].model, outcomes)
     rows = [replace(row, test=tests.get(row.model)) for row in rows]
     about = plan.data, measured["split"], measured["pictures"], figure, plan.seeds
     budget: Budget = "minutes" if plan.settings["max_minutes"] else "epochs"

@@ -15,9 +15,10 @@ ARROWS = {
     "whole_files": {"errors"},
     "card": {"errors"},
     "metric_names": set(),
+    "cores": set(),
     "layers": set(),
     "weights": GROUND,
-    "data": GROUND,
+    "data": GROUND | {"cores"},
     "lettering": set(),
     "plots": GROUND | {"lettering", "metric_names"},
     "overlays": {"lettering"},
@@ -32,7 +33,7 @@ ARROWS = {
     "opening": GROUND | {"factory", "heads", "weights"},
     "run": GROUND | {"weights"},
     "tasks": GROUND | {"factory", "heads", "data", "weights", "metric_names"},
-    "comparing": GROUND | {"metric_names", "run"},
+    "comparing": GROUND | {"cores", "metric_names", "run"},
     "verbs": GROUND
     | {"__init__", "factory", "heads", "opening", "layers", "data", "weights", "tasks", "run", "plots", "overlays", "counting", "speed"}
     | {"comparing", "published", "recipes", "metric_names"},

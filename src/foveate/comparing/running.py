@@ -8,6 +8,7 @@ from queue import SimpleQueue
 import torch
 
 from foveate.comparing.trials import Place, Plan, Trial
+from foveate.cores import reading_processes, usable_cores
 from foveate.errors import UserError
 
 
@@ -59,8 +60,7 @@ def shared_out(parallel: int, accelerator: str = "auto") -> list[Place]:
         return [Place()]
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     gpus = (visible or [str(number) for number in range(torch.cuda.device_count())]) if accelerator in ("auto", "gpu") else []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = max(1, cores // parallel)
+    readers = reading_processes(parallel)
     if len(gpus) > 1:
-        return [Place({"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]}, min(8, share)) for place in range(parallel)]
-    return [Place({"OMP_NUM_THREADS": str(share)}, min(8, share))] * parallel
+        return [Place({"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]}, readers) for place in range(parallel)]
+    return [Place({"OMP_NUM_THREADS": str(max(1, usable_cores() // parallel))}, readers)] * parallel

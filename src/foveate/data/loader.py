@@ -4,7 +4,6 @@ Everything random is a pure function of (seed, draw, index), where `draw` counts
 the picture. So neither the number of workers nor a stop and a new start changes a pixel.
 """
 
-import os
 import random
 import warnings
 from collections import Counter
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from foveate.cores import reading_processes
 from foveate.data.examples import Examples, LabelledPictures
 from foveate.data.order import EqualSizeBatches, EvaluationBatches, TrainingStream
 from foveate.data.pictures import PictureSet, StoredPictures
@@ -141,8 +141,7 @@ def equal_size_loader(
 
 def default_num_workers(pictures: StoredPictures, processes: int = 1) -> int:
     """Cores per process, at most 8; none for pictures in memory, which cost less than their way between processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if pictures.in_memory else max(1, min(8, cores // processes))
+    return 0 if pictures.in_memory else reading_processes(processes)
 
 
 def _loader(

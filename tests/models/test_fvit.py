@@ -25,7 +25,7 @@ def test_token_order_is_explicit_and_changes_the_function() -> None:
         assert (model(x) - released(x)).abs().max() > 1e-4
         model.token_order = "released"
         assert torch.equal(model(x), released(x))
-    with pytest.raises(ValueError, match="'raster' or 'released'"):
+    with pytest.raises(ValueError, match="token_order: found 'columns', expected one of raster, released"):
         model.token_order = "columns"
 
 
@@ -33,3 +33,25 @@ def test_maps_stay_channels_last() -> None:
     model = create_model("fvit_tiny", depths=(1, 1, 1, 1)).eval()
     for feature in model.forward_intermediates(torch.randn(2, 3, 64, 64), intermediates_only=True):
         assert feature.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_positions_may_begin_as_the_identity_which_keeps_the_map_in_range() -> None:
+    torch.manual_seed(0)
+    picture, spreads = torch.randn(4, 3, 64, 64), {}
+    for start in ("kaiming", "zero"):
+        torch.manual_seed(0)
+        model = create_model("fvit_tiny", position_start=start).train()
+        positions = [block.position for stage in model.stages for block in stage.blocks]
+        x = torch.randn(2, 5, 7, positions[0].in_channels)
+        assert torch.equal(positions[0](x), x) == (start == "zero")
+        with torch.no_grad():
+            spreads[start] = model.forward_intermediates(picture, intermediates_only=True)[2].std()
+        model(picture).sum().backward()
+        assert all(position.weight.grad.abs().sum() > 0 for position in positions)
+    assert spreads["kaiming"] > 30 * spreads["zero"]
+
+
+@pytest.mark.parametrize("argument", ["position_start", "gabor_start", "gabor_activation", "mixer"])
+def test_unknown_words_are_named(argument: str) -> None:
+    with pytest.raises(ValueError, match=f"{argument}: found 'magic', expected one of "):
+        create_model("fvit_tiny", **{argument: "magic"})

@@ -4,12 +4,13 @@ Legend: B batch, H x W map, C channels, F filters (C, or 1 shared by all channel
 """
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveate.layers.choices import check_choice
 from foveate.layers.in_place import gelu
 
 GaborStart = Literal["spread", "random"]
@@ -94,6 +95,9 @@ class LearnableGaborFilter(nn.Module):
             and the aspect ratio of V1 cells and phases alternating between even and odd. Open in the paper.
         activation: behind the convolution; "relu" in the released code, open in the paper.
         learnt: False freezes kernels and bias as they start.
+
+    Raises:
+        ValueError: for another start or activation.
     """
 
     def __init__(
@@ -107,7 +111,9 @@ class LearnableGaborFilter(nn.Module):
         learnt: bool = True,
     ) -> None:
         super().__init__()
-        self.activation = known_activation(activation)
+        check_choice("gabor_activation", activation, Activation)
+        check_choice("gabor_start", start, GaborStart)
+        self.activation = activation
         self.channels = channels
         self.kernel_size = kernel_size
         self.start = start
@@ -208,14 +214,6 @@ def activated(response: Tensor, activation: Activation) -> Tensor:
     if activation == "relu":
         return response.relu_()
     return gelu(response) if activation == "gelu" else response
-
-
-def known_activation(name: str) -> Activation:
-    """`name`; ValueError where it is none."""
-    found = next((known for known in get_args(Activation) if known == name), None)
-    if found is None:
-        raise ValueError(f"activation: found {name!r}, expected one of {', '.join(get_args(Activation))}")
-    return found
 
 
 def released_order(x_bhwc: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveate.layers.gabor import Activation, activated, known_activation
+from foveate.layers.choices import check_choice
+from foveate.layers.gabor import Activation, activated
 
 MixerName = Literal["gabor", "attention", "pooling", "convolution", "identity"]
 HEAD_WIDTH = 32
@@ -43,7 +44,8 @@ class DepthwiseConvolution(nn.Module):
     def __init__(self, channels: int, kernel_size: int, activation: Activation) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
-        self.activation = known_activation(activation)
+        check_choice("gabor_activation", activation, Activation)
+        self.activation = activation
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
         return activated(self.conv(x_bhwc.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), self.activation)
@@ -65,6 +67,5 @@ def make_mixer(name: MixerName, channels: int, gabor: Callable[[], nn.Module], k
         "convolution": lambda: DepthwiseConvolution(channels, kernel_size, activation),
         "identity": nn.Identity,
     }
-    if name not in makers:
-        raise ValueError(f"mixer: found {name!r}, expected one of {', '.join(makers)}")
+    check_choice("mixer", name, MixerName)
     return makers[name]()

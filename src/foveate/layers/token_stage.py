@@ -11,6 +11,7 @@ import torch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from foveate.layers.choices import check_choice
 from foveate.layers.soft_split import soft_split_padding, split_linear
 from foveate.layers.token_layers import TokenPerformer, TokenTransformer
 
@@ -99,8 +100,7 @@ def make_token_stage(name: TokenStageName, in_chans: int, width: int, strides: S
         "convolution": lambda: ConvTokenStage(in_chans, width, strides),
         "none": lambda: PatchStage(in_chans, width, strides),
     }
-    if name not in makers:
-        raise ValueError(f"token_stage: found {name!r}, expected one of {', '.join(makers)}")
+    check_choice("token_stage", name, TokenStageName)
     return makers[name]()
 
 

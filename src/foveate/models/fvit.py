@@ -22,6 +22,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from foveate.layers.choices import check_choice
 from foveate.layers.dropout import Dropout
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import Activation, GaborStart, LearnableGaborFilter, released_order
@@ -32,6 +33,7 @@ from foveate.layers.position import ConvPositionEmbedding
 from foveate.layers.token_stage import map_to_tokens
 
 TokenOrder = Literal["raster", "released"]
+PositionStart = Literal["kaiming", "zero"]
 
 HEAD_WIDTH = 1280
 
@@ -145,6 +147,8 @@ class FViT(nn.Module):
             convolved groups; measured at small scale (docs/results.md: 5,000 pictures of CIFAR-10, 4 epochs, 3 trainings each) 4, 3 and 2
             paths and none reach 50.0, 49.4, 50.2 and 50.0% with deviations of 0.6 to 2.6: not told apart, so the default stays 4.
         untouched_paths: how many of the groups pass unfiltered; 1 of 4 reaches 49.8% there.
+        position_start: "kaiming" draws the position embeddings as all convolutions, as published; "zero" lets each begin as the identity.
+            Drawn so, every block adds twice the variance of the map to it (nine taps of variance 2/9), whatever the norms inside do.
         conv_head: 1x1 convolution to 1280 -> BatchNorm -> SiLU before pooling (the paper), instead of LayerNorm (the released code).
         small_images: for pictures of 32 to 64 px: the stem and the first embedding keep the size, so that the strides are 1, 2, 4, 8
             instead of 4, 8, 16, 32. The parameters are the same: published weights load.
@@ -172,6 +176,7 @@ class FViT(nn.Module):
         mixer: MixerName | Sequence[MixerName] = "gabor",
         paths: int = 4,
         untouched_paths: int = 0,
+        position_start: PositionStart = "kaiming",
         conv_head: bool = True,
         small_images: bool = False,
         token_order: TokenOrder = "raster",
@@ -181,6 +186,7 @@ class FViT(nn.Module):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
+        check_choice("position_start", position_start, PositionStart)
         self.in_chans, self.global_pool = in_chans, global_pool
         self.num_features = widths[-1]
         self.head_hidden_size = HEAD_WIDTH if conv_head else widths[-1]
@@ -227,7 +233,14 @@ class FViT(nn.Module):
         self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes)
         self.apply(init_weights)
+        if position_start == "zero":
+            self._begin_positions_as_identity()
         self.token_order = token_order
+
+    def _begin_positions_as_identity(self) -> None:
+        for module in self.modules():
+            if isinstance(module, ConvPositionEmbedding):
+                nn.init.zeros_(module.weight)
 
     @property
     def token_order(self) -> TokenOrder:
@@ -236,8 +249,7 @@ class FViT(nn.Module):
 
     @token_order.setter
     def token_order(self, order: TokenOrder) -> None:
-        if order not in ("raster", "released"):
-            raise ValueError(f"token_order: found {order!r}, expected 'raster' or 'released'")
+        check_choice("token_order", order, TokenOrder)
         for module in self.modules():
             if isinstance(module, BionicFocalVisionBlock):
                 module.token_order = order

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from foveate.factory import create_model
+from foveate.models.fvit import FViT
 
 
 @pytest.mark.parametrize("name", ["fvit_tiny", "fvit_tiny_dp"])
@@ -54,4 +55,4 @@ def test_positions_may_begin_as_the_identity_which_keeps_the_map_in_range() -> N
 @pytest.mark.parametrize("argument", ["position_start", "gabor_start", "gabor_activation", "mixer"])
 def test_unknown_words_are_named(argument: str) -> None:
     with pytest.raises(ValueError, match=f"{argument}: found 'magic', expected one of "):
-        create_model("fvit_tiny", **{argument: "magic"})
+        FViT(depths=(1, 1, 1, 1), **{argument: "magic"})

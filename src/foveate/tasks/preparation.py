@@ -1,16 +1,17 @@
 """From settings and pictures to a model and its preprocessing: what is left open in the settings is decided here, and said."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from foveate.card import ModelCard, Preprocessing
+from foveate.card import ModelCard, Preprocessing, WholePicture
 from foveate.data.pictures import PictureSet
 from foveate.data.sizes import median_side
 from foveate.factory import create_model, list_models, weight_file
 from foveate.tasks.settings import TrainSettings
-from foveate.weights.load import load_weights
+from foveate.weights.load import LoadReport, load_weights
 
 SMALL_SIDE = 64
 SMALLEST_INPUT = 32
@@ -28,12 +29,7 @@ class Prepared:
 
 def prepare_model(settings: TrainSettings, pictures: PictureSet, version: str) -> Prepared:
     """The model of `settings` for these pictures' classes; `version` is the package's, written into the card."""
-    notes = []
-    img_size = settings.img_size
-    if img_size is None:
-        side = median_side(pictures)
-        img_size = max(SMALLEST_INPUT, side) if side <= SMALL_SIDE else USUAL_INPUT
-        notes.append(f"input {img_size} x {img_size} px, since the median side of the pictures is {side} px (--img-size)")
+    img_size, notes = _input_size(settings, pictures)
     options = dict(settings.model_options)
     ours = settings.model in list_models()
     small = img_size <= SMALL_SIDE and ours if settings.small_images is None else settings.small_images
@@ -46,22 +42,48 @@ def prepare_model(settings: TrainSettings, pictures: PictureSet, version: str) -
         settings.model, num_classes=len(pictures.class_names), in_chans=settings.in_chans, img_size=img_size, **arguments
     )
     if settings.weights is not None:
-        report = load_weights(model, weight_file(settings.weights))
-        notes.append(str(report))
-        if report.token_order is not None:
-            options["token_order"] = report.token_order
+        take_note(load_weights(model, weight_file(settings.weights)), options, notes)
     if settings.grad_checkpointing:
         model.set_grad_checkpointing(True)
-    card = ModelCard(
+    preprocessing = preprocessing_of(model.pretrained_cfg, img_size, settings.in_chans)
+    return Prepared(model, card_of(settings, pictures.class_names, options, preprocessing, version), tuple(notes))
+
+
+def _input_size(settings: TrainSettings, pictures: PictureSet) -> tuple[int, list[str]]:
+    """The side of the model's input in pixels, and why that one, where it was not given."""
+    if settings.img_size is not None:
+        return settings.img_size, []
+    side = median_side(pictures)
+    img_size = max(SMALLEST_INPUT, side) if side <= SMALL_SIDE else USUAL_INPUT
+    return img_size, [f"input {img_size} x {img_size} px, since the median side of the pictures is {side} px (--img-size)"]
+
+
+def take_note(report: LoadReport, options: dict[str, Any], notes: list[str]) -> None:
+    """Put what was loaded into `notes`, and into the model's `options` what the weights asked for, so that the card has it."""
+    notes.append(str(report))
+    if report.token_order is not None:
+        options["token_order"] = report.token_order
+
+
+def card_of(
+    settings: TrainSettings,
+    class_names: Sequence[str],
+    options: dict[str, Any],
+    preprocessing: Preprocessing | WholePicture,
+    version: str,
+    **dense: Any,
+) -> ModelCard:
+    """The card of a model made from `settings` for these classes; `dense`: the card's fields that classifiers leave as they are."""
+    return ModelCard(
         model=settings.model,
-        num_classes=len(pictures.class_names),
+        num_classes=len(class_names),
         in_chans=settings.in_chans,
         options=options,
-        class_names=pictures.class_names,
-        preprocessing=preprocessing_of(model.pretrained_cfg, img_size, settings.in_chans),
+        class_names=tuple(class_names),
+        preprocessing=preprocessing,
         foveate=version,
+        **dense,
     )
-    return Prepared(model, card, tuple(notes))
 
 
 def preprocessing_of(config: dict[str, Any], img_size: int, in_chans: int) -> Preprocessing:

@@ -1,10 +1,9 @@
 """`foveate train`: from a folder of pictures to a run folder with a model that can be trusted."""
 
-import json
 import platform
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import count
 from math import ceil
 from pathlib import Path
@@ -18,6 +17,7 @@ from lightning.fabric import Fabric
 from rich.console import Console
 
 from foveate import __version__
+from foveate.card import ModelCard
 from foveate.counting import count_parameters
 from foveate.data.check import Checked, require_sound
 from foveate.data.loader import stream_loader
@@ -25,60 +25,19 @@ from foveate.data.opening import open_data
 from foveate.data.order import TrainingStream
 from foveate.data.pictures import Splits, StoredPictures
 from foveate.errors import UserError
-from foveate.metric_names import HEADLINES, spoken
 from foveate.run import RunFolder
 from foveate.tasks.base import Task
 from foveate.tasks.choose import make_task, prepare
 from foveate.tasks.devices import Devices, launch, repeatable
 from foveate.tasks.loop import Length, Training
+from foveate.tasks.preparation import Prepared
 from foveate.tasks.progress import Report
 from foveate.tasks.settings import TrainSettings
-from foveate.verbs.drawings import draw_results, draw_training, gabor_filters
+from foveate.verbs.drawings import GaborFilters, draw_results, draw_training, gabor_filters
 from foveate.verbs.training_plan import plan, resolved, tell_warnings, warmup_note
+from foveate.verbs.training_result import TrainResult
 
 FREE_ON_RESUME = {"num_workers", "checkpoint_minutes", "checkpoint_every_steps", "tensorboard", "resume"}
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What came out of a training.
-
-    Args:
-        run: the run folder.
-        model: name of the model.
-        parameters: their number, frozen tables included.
-        pictures: held-out pictures that the figures were measured on.
-        figures: of the shipped weights, shares of 1: `loss`, `top1` and perhaps `top5`; `box_ap`, `mask_ap` ...; `miou` ...; with averaging
-            also `last_top1`... of the raw ones.
-        steps: weight updates.
-        minutes: of wall-clock time, evaluations included.
-        images_per_second: training pictures per second of the last epoch, over all processes.
-        replaced: broken training pictures, and how often another one took their place.
-    """
-
-    run: Path
-    model: str
-    parameters: int
-    pictures: int
-    figures: dict[str, float]
-    steps: int
-    minutes: float
-    images_per_second: float
-    replaced: dict[str, int]
-
-    def __str__(self) -> str:
-        names = {name: spoken(name) for name in (*HEADLINES, "top5", "box_ap50", "pixel_accuracy")}
-        names |= {f"last_{name}": f"{words} before averaging" for name, words in HEADLINES.items()}
-        shares = [f"{words} {self.figures[name]:.2%}" for name, words in names.items() if name in self.figures]
-        shares += [f"loss {self.figures['loss']:.4f}"] if "loss" in self.figures else []
-        text = f"{self.model}: {', '.join(shares)} on {self.pictures} held-out pictures"
-        text += f"; {self.steps} steps in {self.minutes:.1f} min, {self.images_per_second:.0f} pictures/s; run folder {self.run}"
-        if self.replaced:
-            text += f"\n{len(self.replaced)} broken training pictures, each time replaced by another: {'; '.join(self.replaced)}"
-        return text
-
-    def to_json(self) -> str:
-        return json.dumps({**asdict(self), "run": str(self.run)}, indent=2)
 
 
 def train(settings: TrainSettings) -> TrainResult:
@@ -118,62 +77,89 @@ def _continued(given: TrainSettings) -> TrainSettings:
 def _train(fabric: Fabric, settings: TrainSettings) -> dict[str, Any]:
     """The training on one process; the fields of `TrainResult`, on every process."""
     with repeatable(settings.seed, deterministic=settings.deterministic):
-        splits = open_data(
-            settings.data, task=settings.task, val_fraction=settings.val_fraction, list_file=settings.list_file, seed=settings.seed
-        )
-        train_set, held_out = _sets(splits)
-        checked = require_sound(splits) if fabric.is_global_zero else Checked("", ())
-        prepared = prepare(settings, train_set, __version__)
+        pictures = _pictures(fabric, settings)
+        prepared = prepare(settings, pictures.train, __version__)
         filters = gabor_filters(prepared.model)
         if prepared.card.task == "detect":
             torch.backends.cudnn.benchmark = False  # nearly every batch has another size, and trying algorithms for each takes longer
-        task = make_task(fabric, settings, prepared.card, train_set, held_out)
+        task = make_task(fabric, settings, prepared.card, pictures.train, pictures.held_out)
         stream = _stream(fabric, settings, task, 0)
         if settings.steps:
             settings = replace(settings, epochs=max(1, ceil(settings.steps / stream.steps_per_epoch) - settings.cooldown_epochs))
-        length = Length(stream.total_steps, stream.steps_per_epoch, stream.global_batch)
         run = _run_folder(fabric, settings)
-        report = Report(None, length.steps)
-        if fabric.is_global_zero:
-            values = resolved(fabric, settings, prepared, stream)
-            console = Console(stderr=True)
-            notes = (*splits.notes, checked.words, *prepared.notes, *warmup_note(settings))
-            console.print(plan(notes, settings, (train_set, held_out), values))
-            tell_warnings(console, checked.warnings, settings.data)
-            if settings.resume is None:
-                run.write_recipe(replace(settings, out=None).plain(), {**values, **_versions()})
-            report = Report(console, length.steps, run.write_metrics, run.path / "tensorboard" if settings.tensorboard else None)
-
+        report = _announced(fabric, settings, pictures, prepared, stream, run)
+        length = Length(stream.total_steps, stream.steps_per_epoch, stream.global_batch)
         training = Training(fabric, prepared.model, settings, length, run.checkpoint, report)
         if settings.resume is not None:
             training.resume()
-        rest = _stream(fabric, settings, task, training.position.step)
-        loader = stream_loader(task.examples, rest, settings.num_workers)
+        loader = stream_loader(task.examples, _stream(fabric, settings, task, training.position.step), settings.num_workers)
         with report:
             training.run(task, loader)
+        return _left(fabric, training, task, pictures, prepared.card, run, filters) | {"replaced": _of_all(fabric, loader.replaced)}
 
-        forward = training.forward(averaged=True)
-        results = task.results(fabric, forward)
-        figures, rows = results.figures(), training.position.rows
-        if training.average is not None:
-            figures |= {f"last_{name}": rows[-1][f"val_{name}"] for name in results.figures()}
-        if fabric.is_global_zero:
-            run.write_model(training.shipped(), replace(prepared.card, results=figures))
-            title = " on ".join(filter(None, (prepared.card.head, settings.model)))
-            draw_training(run, title, rows, filters, gabor_filters(training.shipped()))
-            draw_results(run, title, held_out, results, prepared.card, forward, fabric.device)
-        fabric.barrier()
-        return {
-            "run": str(run.path),
-            "model": settings.model,
-            "parameters": count_parameters(prepared.model),
-            "pictures": len(results),
-            "figures": figures,
-            "steps": training.position.step,
-            "minutes": training.position.minutes,
-            "images_per_second": rows[-1]["images_per_second"],
-            "replaced": _of_all_processes(fabric, loader.replaced),
-        }
+
+@dataclass(frozen=True)
+class _Pictures:
+    """What to train on and what to measure on, and what was found when they were opened and checked."""
+
+    train: StoredPictures
+    held_out: StoredPictures
+    notes: tuple[str, ...]
+    checked: Checked
+
+
+def _pictures(fabric: Fabric, settings: TrainSettings) -> _Pictures:
+    """The pictures, opened on every process and checked on the first; `UserError` where they are unsound."""
+    files = settings.list_file
+    splits = open_data(settings.data, task=settings.task, val_fraction=settings.val_fraction, list_file=files, seed=settings.seed)
+    train_set, held_out = _sets(splits)
+    checked = require_sound(splits) if fabric.is_global_zero else Checked("", ())
+    return _Pictures(train_set, held_out, splits.notes, checked)
+
+
+def _announced(
+    fabric: Fabric, settings: TrainSettings, pictures: _Pictures, prepared: Prepared, stream: TrainingStream, run: RunFolder
+) -> Report:
+    """Tell the user what is going to happen and keep it in the run folder, on the first process; what reports the rest of it."""
+    if not fabric.is_global_zero:
+        return Report(None, stream.total_steps)
+    console, values = Console(stderr=True), resolved(fabric, settings, prepared, stream)
+    notes = (*pictures.notes, pictures.checked.words, *prepared.notes, *warmup_note(settings))
+    console.print(plan(notes, settings, (pictures.train, pictures.held_out), values))
+    tell_warnings(console, pictures.checked.warnings, settings.data)
+    if settings.resume is None:
+        run.write_recipe(replace(settings, out=None).plain(), {**values, **_versions()})
+    return Report(console, stream.total_steps, run.write_metrics, run.path / "tensorboard" if settings.tensorboard else None)
+
+
+def _left(
+    fabric: Fabric, training: Training, task: Task, pictures: _Pictures, card: ModelCard, run: RunFolder, filters: GaborFilters | None
+) -> dict[str, Any]:
+    """Measure the trained model and leave it in the run folder, with its pictures; the fields of `TrainResult`, `replaced` aside.
+
+    `filters`: the Gabor filters as they were before the training.
+    """
+    forward, rows = training.forward(averaged=True), training.position.rows
+    results = task.results(fabric, forward)
+    figures = results.figures()
+    if training.average is not None:
+        figures |= {f"last_{name}": rows[-1][f"val_{name}"] for name in results.figures()}
+    if fabric.is_global_zero:
+        shipped, title = training.shipped(), " on ".join(filter(None, (card.head, card.model)))
+        run.write_model(shipped, replace(card, results=figures))
+        draw_training(run, title, rows, filters, gabor_filters(shipped))
+        draw_results(run, title, pictures.held_out, results, card, forward, fabric.device)
+    fabric.barrier()
+    return {
+        "run": str(run.path),
+        "model": card.model,
+        "parameters": count_parameters(training.model),
+        "pictures": len(results),
+        "figures": figures,
+        "steps": training.position.step,
+        "minutes": training.position.minutes,
+        "images_per_second": rows[-1]["images_per_second"],
+    }
 
 
 def _sets(splits: Splits[StoredPictures]) -> tuple[StoredPictures, StoredPictures]:
@@ -219,7 +205,7 @@ def _versions() -> dict[str, str]:
     return {"foveate": __version__, "python": platform.python_version(), **versions}
 
 
-def _of_all_processes(fabric: Fabric, counts: Mapping[str, int]) -> dict[str, int]:
+def _of_all(fabric: Fabric, counts: Mapping[str, int]) -> dict[str, int]:
     total: Counter[str] = Counter()
     for rank in range(fabric.world_size):
         total.update(fabric.broadcast(dict(counts), src=rank))

@@ -56,7 +56,7 @@ def test_convolutional_token_stage_has_the_papers_size() -> None:
 def test_every_name_is_known_to_timm() -> None:
     assert set(list_models("fvit*")) == set(timm.list_models("fvit*"))
     assert set(list_models("t2t*")) == set(timm.list_models("t2t*"))
-    assert len(list_models()) == 23
+    assert len(list_models()) == 27
 
 
 @pytest.mark.parametrize("name", list_models())

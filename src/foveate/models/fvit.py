@@ -6,9 +6,10 @@ a description of the released code's behaviour; parity with its outputs is teste
 Legend: B batch, C channels, H x W map. Between the stem and the head a map is (B, H, W, C) in memory, which is (B, C, H, W) channels-last
 seen from the other side: `permute` changes the view, never the numbers, and tokens need no reshaping at all.
 
-Two families, one set of parts: `fvit_tiny` ... follow the paper (a bank of one Gabor filter per channel, several feed-forward paths, a
+Three families, one set of parts: `fvit_tiny` ... follow the paper (a bank of one Gabor filter per channel, several feed-forward paths, a
 convolution in the head); `fvit_tiny_dp` ... follow the released code and its published weights (one filter per block, two paths, a linear
-head). The paper's table of widths and depths could not be recovered for the first family, which uses those of the second.
+head); `fvit_tiny_plus` ... are this project's: the bank, two paths, and position embeddings that begin as the identity. The paper's table
+of widths and depths could not be recovered for the first family, which uses those of the second.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,6 +49,7 @@ SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...], float, int]] = {
 FAMILIES: dict[str, dict[str, Any]] = {
     "": {"shared_gabor": False, "gabor_start": "spread", "paths": 4, "conv_head": True},
     "_dp": {"shared_gabor": True, "gabor_start": "random", "paths": 2, "conv_head": False},
+    "_plus": {"shared_gabor": False, "gabor_start": "spread", "paths": 2, "conv_head": True, "position_start": "zero"},
 }
 
 
@@ -396,7 +398,8 @@ def _register(size: str, suffix: str) -> Callable[..., FViT]:
         return build_model_with_cfg(FViT, create.__name__, pretrained, feature_cfg=features, **{**variant, **kwargs})
 
     create.__name__ = f"fvit_{size}{suffix}"
-    create.__doc__ = f"FViT {size}, " + ("released family" if suffix else "paper family") + "; the arguments of `FViT`."
+    family = {"": "paper family", "_dp": "released family", "_plus": "this project's family"}[suffix]
+    create.__doc__ = f"FViT {size}, {family}; the arguments of `FViT`."
     return register_model(create)
 
 

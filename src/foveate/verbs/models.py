@@ -34,11 +34,12 @@ class ModelTable:
         for name in self.names:
             facts = PUBLISHED[name]
             sizes = f"{facts.parameters / 1e6:.3f}", f"{facts.macs / 1e9:.3f}"
-            table.add_row(name, *sizes, f"{facts.top1:.1f}", "authors" if facts.weights else "none", facts.source)
+            top1 = "-" if facts.top1 is None else f"{facts.top1:.1f}"
+            table.add_row(name, *sizes, top1, "authors" if facts.weights else "none", facts.source)
         return Group(table, "", *NOTES)
 
     def to_json(self) -> str:
-        """Write a list of objects: model, parameters, macs, top1 (percent), source, weights (whether the authors offer a file)."""
+        """Write a list of objects: model, parameters, macs, top1 (percent or null), source, weights (whether the authors offer a file)."""
         return json.dumps([{"model": name, **PUBLISHED[name]._asdict()} for name in self.names], indent=2)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -22,11 +23,16 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
+def graphics_card() -> str:
+    """The name of the GPU that PyTorch sees first; empty where there is none."""
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+
+
 def head(method: str) -> dict[str, Any]:
     """Method, hardware, versions and date of a record."""
     return {
         "method": method,
-        "hardware": f"{processor()}, {os.cpu_count()} cores",
+        "hardware": ", ".join(filter(None, (graphics_card(), processor(), f"{os.cpu_count()} cores"))),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
@@ -34,7 +40,8 @@ def head(method: str) -> dict[str, Any]:
 
 def result_file(name: str, date: str) -> Path:
     """The file results/NAME_<hardware>_<date>.json."""
-    return RESULTS / f"{name}_cpu{os.cpu_count()}_{date}.json"
+    machine = "-".join(re.findall(r"[a-z0-9]+", graphics_card().lower())) or f"cpu{os.cpu_count()}"
+    return RESULTS / f"{name}_{machine}_{date}.json"
 
 
 def write(name: str, record: dict[str, Any]) -> None:

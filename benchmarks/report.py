@@ -4,6 +4,7 @@ A test holds the pages equal to what this would write. Published numbers never s
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def dense_table(record: dict[str, Any]) -> str:
     return f"{table(rows)}\n{what} by class:\n\n{table(classes)}\n" + _origin(record)
 
 
-def study_table(record: dict[str, Any]) -> str:
+def study_rows(record: dict[str, Any]) -> str:
     """The rows of `studies.py`, the best first, and how far each is from the first: a row that is not told apart may differ by chance."""
     rows = [["model", "top-1", "±", "behind", "told apart", "parameters", "GMACs", "inference, pictures/s"]]
     best = record["rows"][0]
@@ -70,12 +71,22 @@ def study_table(record: dict[str, Any]) -> str:
         speed = "-" if row["images_per_second"] is None else f"{row['images_per_second']:.0f}"
         macs = "-" if row["macs"] is None else f"{row['macs'] / 1e9:.3f}"
         rows.append([row["model"], f"{row['mean']:.1%}", spread, behind, apart, f"{row['parameters']:,}", macs, speed])
+    return table(rows)
+
+
+def study_origin(record: dict[str, Any]) -> str:
+    """On what the rows of a study were measured, and where."""
     trainings = sorted({len(row["figures"]) for row in record["rows"]})
     each = f"{' to '.join(map(str, trainings))} training{'' if trainings == [1] else 's'} each"
     classes = f", the first {record['per_class']['train']:,} of each class to train" if "per_class" in record else ""
-    where = f"{record['pictures']:,} pictures held out ({record['split']}) of {record['data']}{classes}; {each}; {_machine(record)}."
+    return f"{record['pictures']:,} pictures held out ({record['split']}) of {record['data']}{classes}; {each}; {_machine(record)}."
+
+
+def study_table(record: dict[str, Any]) -> str:
+    """A study with the sentence that follows from it, its command and its picture."""
     picture = f"![the same as a picture, with learning curves](images/study_{record['study']}.png)"
-    return f"{table(rows)}\n{record['recommendation']}\n\n{where} Command:\n\n    {record['command']}\n\n{picture}\n"
+    origin = f"{study_origin(record)} Command:\n\n    {record['command']}"
+    return f"{study_rows(record)}\n{record['recommendation']}\n\n{origin}\n\n{picture}\n"
 
 
 def step_table(record: dict[str, Any]) -> str:
@@ -158,13 +169,14 @@ def written(record: dict[str, Any]) -> str:
 
 
 def filled(page: str) -> str:
-    """The page with every marked place written anew from the file that it names."""
-    parts = page.split("<!-- from ")
-    for place, part in enumerate(parts[1:], start=1):
-        name, _, rest = part.partition(" -->\n")
+    """The page with every marked place made anew from the file that it names: `from FILE`, or `rows from FILE` for a study's rows."""
+    parts = re.split(r"<!-- (from|rows from) (\S+) -->\n", page)
+    text = parts[0]
+    for what, name, rest in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
         record = json.loads((RESULTS / name).read_text())
-        parts[place] = f"{name} -->\n\n{written(record)}\n{rest[rest.index(END) :]}"
-    return "<!-- from ".join(parts)
+        made = written(record) if what == "from" else f"{study_rows(record)}\n{study_origin(record)}\n"
+        text += f"<!-- {what} {name} -->\n\n{made}\n{rest[rest.index(END) :]}"
+    return text
 
 
 def main() -> None:

@@ -42,9 +42,9 @@ def test_a_changed_figure_changes_the_page(tmp_path: Path, monkeypatch: pytest.M
 def test_a_page_may_show_the_rows_of_a_study_alone() -> None:
     file = next((ROOT / "benchmarks" / "results").glob("study_fvit_mixer_*.json"))
     record = json.loads(file.read_text())
-    page = report.filled(f"# page\n<!-- rows from {file.name} -->\nold\n<!-- end -->\nafter\n")
+    page = report.filled(f"# page\n<!-- rows from {file.name} -->\nstale\n<!-- end -->\nafter\n")
     assert f"| {record['rows'][0]['model']} | {record['rows'][0]['mean']:.1%} |" in page
-    assert record["recommendation"] not in page and "images/" not in page and "old" not in page
+    assert record["recommendation"] not in page and "images/" not in page and "stale" not in page
     assert page.startswith("# page\n") and page.endswith("<!-- end -->\nafter\n")
 
 

@@ -23,30 +23,30 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def graphics_card() -> str:
-    """The name of the GPU that PyTorch sees first; empty where there is none."""
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+def machine(device: str) -> str:
+    """The processor, or the GPU, that a record was measured on."""
+    return torch.cuda.get_device_name(torch.device(device)) if device.startswith("cuda") else f"{processor()}, {os.cpu_count()} cores"
 
 
-def head(method: str) -> dict[str, Any]:
-    """Method, hardware, versions and date of a record."""
+def head(method: str, device: str = "cpu") -> dict[str, Any]:
+    """Method, hardware, versions and date of a record that was measured on `device`."""
     return {
         "method": method,
-        "hardware": ", ".join(filter(None, (graphics_card(), processor(), f"{os.cpu_count()} cores"))),
+        "hardware": machine(device),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
 
-def result_file(name: str, date: str) -> Path:
+def result_file(name: str, date: str, device: str = "cpu") -> Path:
     """The file results/NAME_<hardware>_<date>.json."""
-    machine = "-".join(re.findall(r"[a-z0-9]+", graphics_card().lower())) or f"cpu{os.cpu_count()}"
-    return RESULTS / f"{name}_{machine}_{date}.json"
+    hardware = f"cpu{os.cpu_count()}" if device == "cpu" else "-".join(re.findall(r"[a-z0-9]+", machine(device).lower()))
+    return RESULTS / f"{name}_{hardware}_{date}.json"
 
 
-def write(name: str, record: dict[str, Any]) -> None:
+def write(name: str, record: dict[str, Any], device: str = "cpu") -> None:
     """Write `record` to its result file, whole or not at all."""
-    write_text(result_file(name, record["date"]), json.dumps(record, indent=1) + "\n")
+    write_text(result_file(name, record["date"], device), json.dumps(record, indent=1) + "\n")
 
 
 def foveate(*arguments: str) -> Any:

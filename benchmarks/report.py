@@ -171,6 +171,8 @@ def written(record: dict[str, Any]) -> str:
 def filled(page: str) -> str:
     """The page with every marked place made anew from the file that it names: `from FILE`, or `rows from FILE` for a study's rows."""
     parts = re.split(r"<!-- (from|rows from) (\S+) -->\n", page)
+    if page.count(END) != len(parts) // 3:
+        raise ValueError(f"found {page.count(END)} ends of marked places, expected {len(parts) // 3}: one of the markers is mistyped")
     text = parts[0]
     for what, name, rest in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
         record = json.loads((RESULTS / name).read_text())

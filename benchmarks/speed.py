@@ -25,7 +25,8 @@ def main() -> None:
     parser.add_argument("what", choices=CASES)
     what = parser.parse_args().what
     record = foveate("bench", *CASES[what])
-    write(f"speed_{what}", {**head("foveate bench"), "command": " ".join(("foveate bench", *CASES[what])), **record})
+    device = record["device"]
+    write(f"speed_{what}", {**head("foveate bench", device), "command": " ".join(("foveate bench", *CASES[what])), **record}, device)
 
 
 if __name__ == "__main__":

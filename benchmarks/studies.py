@@ -53,8 +53,8 @@ def run(name: str, study: dict[str, Any], given: argparse.Namespace) -> None:
     asked = {"study": name, **{key: value for key, value in study.items() if key != "models"}}
     command = f"python benchmarks/studies.py DATA {name} {' '.join(how)}"
     kept = {key: value for key, value in found.items() if key not in ("data", "files")}
-    record = {**head("benchmarks/studies.py"), **asked, "command": command, "device": given.device, **kept}
-    write(f"study_{name}", record)
+    record = {**head("benchmarks/studies.py", given.device), **asked, "command": command, "device": given.device, **kept}
+    write(f"study_{name}", record, given.device)
     print(json.dumps({key: value for key, value in record.items() if key not in ("curves", "rows")}, indent=1))
 
 
@@ -65,7 +65,11 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"{', '.join(known)}; all of them where none is named")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each row (default: 3)")
     parser.add_argument("--parallel", type=int, default=2, help="trainings at a time (default: 2)")
-    parser.add_argument("--device", default="cpu", help="on which the speed of inference is measured (default: cpu)")
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help="on which inference is timed, named in the record (default: cpu)",
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="folder for the trainings (default: runs/studies)")
     given = parser.parse_args()
     unknown = sorted(set(given.studies) - known.keys())

@@ -55,4 +55,18 @@ def test_positions_may_begin_as_the_identity_which_keeps_the_map_in_range() -> N
 @pytest.mark.parametrize("argument", ["position_start", "gabor_start", "gabor_activation", "mixer"])
 def test_unknown_words_are_named(argument: str) -> None:
     with pytest.raises(ValueError, match=f"{argument}: found 'magic', expected one of "):
-        FViT(depths=(1, 1, 1, 1), **{argument: "magic"})
+        FViT(depths=(1, 1, 1, 1), **{"mixer": "pooling", argument: "magic"})
+
+
+def test_our_family_is_what_it_says() -> None:
+    torch.manual_seed(0)
+    ours = create_model("fvit_tiny_plus", depths=(1, 1, 1, 1))
+    for stage in ours.stages:
+        (block,) = stage.blocks
+        x = torch.randn(1, 3, 4, block.position.in_channels)
+        assert torch.equal(block.position(x), x)
+        assert len(block.ffn.paths) == 2
+        assert block.mixer.frequency.numel() == block.position.in_channels
+    torch.manual_seed(0)
+    spelled_out = create_model("fvit_tiny", depths=(1, 1, 1, 1), paths=2, position_start="zero")
+    assert all(torch.equal(ours.state_dict()[name], value) for name, value in spelled_out.state_dict().items())

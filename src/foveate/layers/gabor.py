@@ -111,8 +111,8 @@ class LearnableGaborFilter(nn.Module):
         learnt: bool = True,
     ) -> None:
         super().__init__()
-        check_choice("gabor_activation", activation, Activation)
-        check_choice("gabor_start", start, GaborStart)
+        check_choice("activation", activation, Activation)
+        check_choice("start", start, GaborStart)
         self.activation = activation
         self.channels = channels
         self.kernel_size = kernel_size

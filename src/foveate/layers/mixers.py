@@ -44,7 +44,7 @@ class DepthwiseConvolution(nn.Module):
     def __init__(self, channels: int, kernel_size: int, activation: Activation) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
-        check_choice("gabor_activation", activation, Activation)
+        check_choice("activation", activation, Activation)
         self.activation = activation
 
     def forward(self, x_bhwc: Tensor) -> Tensor:

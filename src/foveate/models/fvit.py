@@ -149,8 +149,8 @@ class FViT(nn.Module):
             convolved groups; measured at small scale (docs/results.md: 5,000 pictures of CIFAR-10, 4 epochs, 3 trainings each) 4, 3 and 2
             paths and none reach 50.0, 49.4, 50.2 and 50.0% with deviations of 0.6 to 2.6: not told apart, so the default stays 4.
         untouched_paths: how many of the groups pass unfiltered; 1 of 4 reaches 49.8% there.
-        position_start: "kaiming" draws the position embeddings as all convolutions, as published; "zero" lets each begin as the identity.
-            Drawn so, every block adds twice the variance of the map to it (nine taps of variance 2/9), whatever the norms inside do.
+        position_start: "kaiming" draws the position embeddings as all convolutions, as published, and every block then adds twice the
+            variance of the map to it (nine taps of variance 2/9), whatever the norms inside do; "zero" lets each begin as the identity.
         conv_head: 1x1 convolution to 1280 -> BatchNorm -> SiLU before pooling (the paper), instead of LayerNorm (the released code).
         small_images: for pictures of 32 to 64 px: the stem and the first embedding keep the size, so that the strides are 1, 2, 4, 8
             instead of 4, 8, 16, 32. The parameters are the same: published weights load.
@@ -159,6 +159,9 @@ class FViT(nn.Module):
         drop_rate: dropout before the classifier.
         proj_drop_rate: dropout after each linear of the feed-forward.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first.
+
+    Raises:
+        ValueError: for a word that an argument does not know, and for mixers that are neither one nor one for each stage.
     """
 
     def __init__(
@@ -189,6 +192,8 @@ class FViT(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("position_start", position_start, PositionStart)
+        check_choice("gabor_start", gabor_start, GaborStart)
+        check_choice("gabor_activation", gabor_activation, Activation)
         self.in_chans, self.global_pool = in_chans, global_pool
         self.num_features = widths[-1]
         self.head_hidden_size = HEAD_WIDTH if conv_head else widths[-1]

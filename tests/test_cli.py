@@ -35,6 +35,9 @@ def test_door_answers_without_torch() -> None:
         (["train", "/nowhere/at/all"], "/nowhere/at/all"),
         (["train", "digits", "--recipe", "digits_fvti"], "digits_fvit"),
         (["train", "digits", "--epochs", "many"], "epochs"),
+        (["train", "digits", "--recip", "digits_fvit"], "unrecognized arguments: --recip"),
+        (["train", "digits", "--out", __file__], "found a file, expected the name of a folder to make"),
+        (["doctor", "digits", "--sheet", "nowhere/sheet.png"], "found no folder nowhere"),
         (["evaluate", "/nowhere", "digits"], "found no weights"),
     ],
 )
@@ -86,6 +89,7 @@ def test_option_names_and_switches() -> None:
     assert fill_switches(["--compile", "false"], ["compile"]) == ["--compile", "false"]
     assert fill_switches([], ["compile"]) == []
     assert option_value(["--recipe=x"], "--recipe") == "x"
+    assert option_value(["--recipe=x", "--recipe", "y"], "--recipe") == "y"
     assert option_value(["--seed", "1"], "--recipe") is None
     assert option_value([], "--recipe") is None
 
@@ -94,7 +98,9 @@ def test_a_misspelt_key_in_a_recipe_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("epoch: 3\n")
     result = foveate("train", "digits", "--recipe", str(tmp_path / "mine.yaml"), cwd=tmp_path)
     assert result.returncode == 2
-    assert result.stderr.strip() == "foveate train: unknown training settings: epoch"
+    assert result.stderr.strip() == (
+        "foveate train: unknown training settings: found epoch, expected options of train; did you mean epochs or step_epochs?"
+    )
 
 
 def test_the_makefile_calls_the_demo_as_it_is() -> None:

@@ -53,14 +53,16 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
         lines = str(error).splitlines() if isinstance(error, UserError) else [" ".join(str(error).split())]
         sys.stderr.writelines(f"foveate {verb}: {' '.join(line.split())}\n" for line in lines)
         return USER_ERROR
-    except KeyboardInterrupt:
-        sys.stderr.write(f"foveate {verb}: interrupted\n")
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write(f"foveate {verb}: {'; '.join(('interrupted', *map(str, interrupt.args)))}\n")
         return INTERRUPTED
 
 
 def make_parser(verb: str, function: Callable[..., Any], arguments: Sequence[str]) -> ArgumentParser:
     """The options of a verb, from its signature; for `train` from `TrainSettings`, with the recipe named in `arguments` as defaults."""
-    parser = ArgumentParser(prog=f"foveate {verb}", description=VERBS[verb], formatter_class=HelpFormatter, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"foveate {verb}", description=VERBS[verb], formatter_class=HelpFormatter, exit_on_error=False, allow_abbrev=False
+    )
     source = TrainSettings if verb == "train" else function
     helps = {entry.arg_name: entry.description for entry in docstring_parser.parse(source.__doc__ or "").params}
     parameters = list(inspect.signature(source).parameters.values())
@@ -132,13 +134,14 @@ def fill_switches(arguments: Sequence[str], switches: Sequence[str]) -> list[str
 
 
 def option_value(arguments: Sequence[str], option: str) -> str | None:
-    """The value given to `option`, as `--option value` or `--option=value`."""
+    """The value given to `option`, as `--option value` or `--option=value`; the last one where it is given twice, as parsers have it."""
+    found = None
     for argument, following in pairwise([*arguments, ""]):
         if argument == option:
-            return following
+            found = following
         if argument.startswith(f"{option}="):
-            return argument.removeprefix(f"{option}=")
-    return None
+            found = argument.removeprefix(f"{option}=")
+    return found
 
 
 def hyphens_to_underscores(argument: str) -> str:

@@ -58,13 +58,18 @@ class RunFolder:
     def filters(self) -> Path:
         return self.path / "filters.png"
 
+    def check_free(self) -> None:
+        """`UserError` where the path is neither absent nor a folder that is empty or holds only the recipe of a run that never got far."""
+        if self.path.is_file():
+            raise UserError(f"{self.path}: found a file, expected the name of a folder to make; choose another --out")
+        if self.path.is_dir() and any(entry.name != self.recipe.name for entry in self.path.iterdir()):
+            other = f"choose another --out, or continue a run with --resume {self.path}"
+            raise UserError(f"{self.path}: found a folder that is not empty, expected a new one; {other}")
+
     @classmethod
     def create(cls, path: Path) -> "RunFolder":
-        """A new run in a folder that is absent, empty, or holds only the recipe of a run that never got far; otherwise `UserError`."""
-        if path.is_file():
-            raise UserError(f"{path}: found a file, expected the name of a folder to make; choose another --out")
-        if path.is_dir() and any(entry.name != cls(path).recipe.name for entry in path.iterdir()):
-            raise UserError(f"{path}: found a folder that is not empty; choose another --out, or continue a run with --resume {path}")
+        """A new run in a folder that is free, see `check_free`; `UserError` where it is not, or cannot be made."""
+        cls(path).check_free()
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -109,7 +109,7 @@ def test_epochs_and_seeds_differ() -> None:
 
 
 def test_a_set_smaller_than_a_batch_names_the_largest_that_fits() -> None:
-    with pytest.raises(UserError, match=r"batch of 8 on each of 3 processes for 17 training pictures, expected a batch size from 1 to 5"):
+    with pytest.raises(UserError, match=r"a batch of 8 on each of 3 processes for 17 .*, expected from 1 to 5: change --batch-size"):
         TrainingStream(17, 8, 10, 0, world_size=3)
     assert TrainingStream(17, 5, 10, 0, world_size=3).left_out == 2
     with pytest.raises(UserError, match="seed -1"):

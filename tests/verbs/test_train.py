@@ -49,7 +49,7 @@ real, done = loop.set_learning_rate, [0]
 
 def dying(optimizer, rate):
     if done[0] == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), int(sys.argv[2]))
     done[0] += 1
     real(optimizer, rate)
 
@@ -58,11 +58,12 @@ train(TrainSettings.from_plain(eval(sys.argv[1])))
 """
 
 
-def killed_after_five_steps(settings):
-    """`train(settings)` in a process of its own that sends itself SIGKILL before its sixth step."""
-    arguments = [sys.executable, "-c", CHILD, repr(settings.plain())]
+def stopped_after_five_steps(settings, kind=signal.SIGKILL):
+    """`train(settings)` in a process of its own that sends itself a signal before its sixth step; what it said."""
+    arguments = [sys.executable, "-c", CHILD, repr(settings.plain()), str(int(kind))]
     done = subprocess.run(arguments, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=200, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.returncode == -kind, done.stderr
+    return done.stderr
 
 
 @contextmanager
@@ -147,7 +148,7 @@ def test_killed_and_resumed_training_equals_the_uninterrupted_one_to_the_bit(che
     """10 steps against 5, kill -9, and a resume from the last checkpoint, that of step 5 or 4."""
     settings, whole = ten_steps
     cut = RunFolder(tmp_path / "cut")
-    killed_after_five_steps(replace(settings, checkpoint_every_steps=checkpoint_every, out=cut.path))
+    stopped_after_five_steps(replace(settings, checkpoint_every_steps=checkpoint_every, out=cut.path))
     assert not cut.weights.exists()
     assert torch.load(cut.checkpoint, weights_only=True)["position"]["step"] == (checkpoint_every or 4)
     with one_thread():
@@ -164,6 +165,18 @@ def test_killed_and_resumed_training_equals_the_uninterrupted_one_to_the_bit(che
     assert untimed[0] == untimed[1], "losses and figures, each epoch once"
     assert [row["epoch"] for row in rows_of(cut)] == ["1", "2", "3", "4", "5"]
     assert [bool(row["val_loss"]) for row in rows_of(cut)] == [False, True, False, True, True]
+
+
+def test_an_interrupted_training_keeps_its_last_step_and_goes_on_to_the_bit(ten_steps, tmp_path):
+    settings, whole = ten_steps
+    cut = RunFolder(tmp_path / "cut")
+    said = stopped_after_five_steps(replace(settings, out=cut.path), signal.SIGINT)
+    assert "writing a checkpoint after this step" in said
+    assert f"step 6 is kept; go on with: foveate train --resume {cut.path}" in said
+    assert torch.load(cut.checkpoint, weights_only=True)["position"]["step"] == 6
+    with one_thread():
+        train(TrainSettings(resume=cut.path))
+    assert same(load_file(whole.weights), load_file(cut.weights))
 
 
 def same(left, right):
@@ -289,7 +302,7 @@ def test_one_bad_setting_is_one_line(tiny, trained, tmp_path):
     for change, expected in [
         ({"out": result.run}, "not empty"),
         ({"data": ""}, "no data"),
-        ({"batch_size": 64}, "batch size from 1 to 36"),
+        ({"batch_size": 64}, "expected from 1 to 36: change --batch-size"),
         ({"val_fraction": 0.0, "data": str(tmp_path)}, "found no pictures"),
         ({"resume": tmp_path, "out": None}, "resume|recipe.yaml"),
         ({"resume": result.run, "out": None, "lr": 0.123}, "lr: found 0.123, expected 0.05"),

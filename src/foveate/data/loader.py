@@ -5,6 +5,7 @@ the picture. So neither the number of workers nor a stop and a new start changes
 """
 
 import random
+import signal
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -155,9 +156,15 @@ def _loader(
         collate_fn=partial(_collate, collate=dataset.examples.collate, replace_broken=replace_broken),
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
+        worker_init_fn=_leave_interrupts_to_the_parent if workers else None,
         # a generator of its own, or each new iterator would draw from the training's random numbers
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; a reading one ends when its parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _collate(

@@ -52,7 +52,7 @@ class TrainingStream(Sampler[list[tuple[int, int]]]):
         self.global_batch = batch_size * world_size
         if num_pictures < self.global_batch or batch_size < 1:
             asked = f"found a batch of {batch_size} on each of {world_size} processes for {num_pictures} training pictures"
-            raise UserError(f"{asked}, expected a batch size from 1 to {num_pictures // world_size}: change it")
+            raise UserError(f"{asked}, expected from 1 to {num_pictures // world_size}: change --batch-size or --accumulate")
         self.num_pictures, self.batch_size, self.total_steps, self.seed = num_pictures, batch_size, total_steps, seed
         self.rank, self.world_size, self.start_step = rank, world_size, start_step
         self.chances = None if weights is None else np.asarray(weights, dtype=np.float64) / np.sum(weights)

@@ -25,6 +25,7 @@ from foveate.errors import UserError
 from foveate.heads.dense import DenseModel
 from foveate.tasks.averaging import WeightAverage
 from foveate.tasks.base import Batch, Forward, Task
+from foveate.tasks.interruption import Interruption
 from foveate.tasks.loader_watch import LoaderWatch
 from foveate.tasks.optimizer import freeze_backbone, make_optimizer, set_learning_rate, training_mode
 from foveate.tasks.progress import Report
@@ -105,12 +106,24 @@ class Training:
         return self.progress >= 1.0
 
     def run(self, task: Task, batches: Iterable[Batch]) -> None:
-        """Train to the end of the schedule on the stream of batches from `position.step` on."""
+        """Train to the end of the schedule on the stream of batches from `position.step` on.
+
+        Raises:
+            KeyboardInterrupt: after a checkpoint where the user interrupted the training; with several processes at once.
+        """
         if self.finished:
             return
         self._start = time.monotonic() - 60.0 * self.position.minutes
         self._saved_minutes = self.position.minutes
         training_mode(self.model, self.settings.freeze_backbone)
+        with Interruption(held_back=self.fabric.world_size == 1) as interruption:
+            self._follow(task, batches, interruption)
+            if interruption.asked and not self.finished:
+                self.save()
+                raise KeyboardInterrupt(f"step {self.position.step} is kept; go on with: foveate train --resume {self.checkpoint.parent}")
+
+    def _follow(self, task: Task, batches: Iterable[Batch], interruption: Interruption) -> None:
+        """Step by step, up to the end or the user's interruption."""
         for batch in self.watch.timed(batches):
             self._step(task, batch)
             self._keep_time()
@@ -118,7 +131,7 @@ class Training:
                 self._end_epoch(task)
             elif self._checkpoint_is_due():
                 self.save()
-            if self.finished:
+            if self.finished or interruption.asked:
                 return
 
     def _keep_time(self) -> None:

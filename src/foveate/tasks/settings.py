@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -230,7 +231,10 @@ class TrainSettings:
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> "TrainSettings":
         """The settings written by `plain`; `UserError` names what does not belong."""
-        unknown = sorted(set(values) - {entry.name for entry in fields(cls)})
+        known = [entry.name for entry in fields(cls)]
+        unknown = sorted(set(values) - set(known))
         if unknown:
-            raise UserError(f"unknown training settings: {', '.join(unknown)}")
+            near = sorted({name for word in unknown for name in get_close_matches(str(word), known)})
+            expected = f"did you mean {' or '.join(near)}?" if near else "'foveate train --help' lists them"
+            raise UserError(f"unknown training settings: found {', '.join(map(str, unknown))}, expected options of train; {expected}")
         return cls(**values)

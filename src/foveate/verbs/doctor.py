@@ -15,6 +15,7 @@ from foveate.data.objects import ObjectSet
 from foveate.data.opening import Task, open_data, task_of
 from foveate.data.pictures import PictureSet, Splits
 from foveate.errors import UserError
+from foveate.verbs.picture_files import check_writable
 from foveate.verbs.sheets import draw_sheet
 
 MOST_LINES = 20
@@ -106,7 +107,11 @@ def doctor(
         sheet: PNG file to draw some pictures of many classes into, with their labels, objects or masks.
 
     Everything found stands in the report, an unreadable source or list too; nothing is raised for it.
+
+    Raises:
+        UserError: where the sheet cannot be written, before anything is decoded.
     """
+    check_writable(sheet)
     try:
         splits = open_data(source, task=task, val_fraction=val_fraction, list_file=list_file, seed=seed)
     except UserError as error:

@@ -50,6 +50,8 @@ def train(settings: TrainSettings) -> TrainResult:
         settings = _continued(settings)
     if not settings.data:
         raise UserError("found no data to train on, expected a folder of pictures or 'digits': name one")
+    if settings.out is not None and settings.resume is None:
+        RunFolder(settings.out).check_free()
     devices = Devices(settings.accelerator, settings.devices, settings.nodes, settings.strategy, settings.precision)
     settings = replace(settings, precision=devices.resolved_precision())
     result = launch(devices, _train, settings)

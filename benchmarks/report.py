@@ -100,10 +100,11 @@ def step_table(record: dict[str, Any]) -> str:
 
 
 def speed_table(record: dict[str, Any]) -> str:
-    """What `foveate bench` measured, by `speed.py`; against the peers that the rows hold."""
+    """What `foveate bench` measured, by `speed.py`; against the peers that the rows hold, or the first row where they hold none."""
     sizes = len({row["size"] for row in record["rows"]}) > 1
-    against = [name for name in ("regnety_016", "poolformer_s12", "resnet18", "deit_small_patch16_224") if not sizes]
     speed = {row["model"]: row["images_per_second"] for row in record["rows"] if row["form"] == "eager"}
+    peers = [name for name in ("regnety_016", "poolformer_s12", "resnet18", "deit_small_patch16_224") if name in speed]
+    against = [] if sizes else peers or list(speed)[:1]
     rows = [["model", "form", *(["px", "ms"] if sizes else ["pictures/s"]), "spread", *(f"x {name}" for name in against)]]
     rows[0] += ["peak MiB", "GMACs", "of matrix product"]
     for row in record["rows"]:

@@ -1,10 +1,11 @@
 """Our models beside their peers: `foveate bench` on the cases that docs/performance.md tells of, one JSON file each.
 
-    python benchmarks/speed.py infer | train | size
+    python benchmarks/speed.py infer | train | size | family
 
 Method: that of `foveate bench`: every model in a process of its own, in turns, after passes to warm up; medians of the rounds, smallest and
 largest beside; the machine's matrix product and copy measured between the rounds. `infer`: batch 16 at 224 px, float32, ours also after
 `foveate.optimize`. `train`: batch 8, forward, cross-entropy, backward, AdamW. `size`: 224 to 1024 px, one picture, without gradients.
+`family`: FViT-Tiny's three forms as in `infer`, without peers.
 """
 
 import argparse
@@ -16,6 +17,7 @@ PICTURE = "docs/images/growth.png"  # from the root of the repository
 CASES = {
     "infer": ("fvit_tiny_dp", "fvit_tiny", "t2t_vit_7", "t2t_vit_14", *PEERS, "--optimize", "--rounds", "5"),
     "train": ("fvit_tiny_dp", "fvit_tiny", "t2t_vit_14", *PEERS, "--mode", "train", "--batch", "8", "--rounds", "3"),
+    "family": ("fvit_tiny_dp", "fvit_tiny", "fvit_tiny_plus", "--rounds", "7"),
     "size": ("fvit_small", "t2t_vit_14", "deit_small_patch16_224", "--grow", "size", "--batch", "1", "--rounds", "3", "--picture", PICTURE),
 }
 

@@ -14,7 +14,7 @@ def test_new_run_needs_an_empty_place(tmp_path):
     assert RunFolder.create(tmp_path / "a" / "b").path.is_dir()
     RunFolder.create(tmp_path / "a" / "b")
     (tmp_path / "a" / "b" / "note.txt").write_text("mine")
-    with pytest.raises(UserError, match="not empty; choose another --out, or continue"):
+    with pytest.raises(UserError, match="not empty, expected a new one; choose another --out, or continue"):
         RunFolder.create(tmp_path / "a" / "b")
     with pytest.raises(UserError, match="found a file"):
         RunFolder.create(tmp_path / "a" / "b" / "note.txt")

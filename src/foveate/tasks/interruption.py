@@ -1,5 +1,6 @@
 """Ctrl-C between two steps: the training stops where a checkpoint can say exactly how far it came."""
 
+import os
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ class Interruption:
 
     def __init__(self, *, held_back: bool) -> None:
         self.asked = False
+        self._process = os.getpid()
         self._held_back = held_back and threading.current_thread() is threading.main_thread()
         self._earlier: Any = None
 
@@ -29,6 +31,8 @@ class Interruption:
             signal.signal(signal.SIGINT, self._earlier)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a process forked by this one: what it does is its parent's matter
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True

@@ -65,11 +65,7 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"{', '.join(known)}; all of them where none is named")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each row (default: 3)")
     parser.add_argument("--parallel", type=int, default=2, help="trainings at a time (default: 2)")
-    parser.add_argument(
-        "--device",
-        default="cpu",
-        help="on which inference is timed, named in the record (default: cpu)",
-    )
+    parser.add_argument("--device", default="cpu", help="on which inference is timed, named in the record (default: cpu)")
     parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="folder for the trainings (default: runs/studies)")
     given = parser.parse_args()
     unknown = sorted(set(given.studies) - known.keys())

@@ -48,6 +48,11 @@ def test_a_page_may_show_the_rows_of_a_study_alone() -> None:
     assert page.startswith("# page\n") and page.endswith("<!-- end -->\nafter\n")
 
 
+def test_a_mistyped_marker_is_told() -> None:
+    with pytest.raises(ValueError, match="found 1 ends of marked places, expected 0"):
+        report.filled("<!-- fom x.json -->\n<!-- end -->\n")
+
+
 def test_every_row_of_every_study_can_be_built() -> None:
     listed_studies = yaml.safe_load((STUDIES / "studies.yaml").read_text())
     for name, study in listed_studies.items():

@@ -93,6 +93,7 @@ def test_every_published_training_has_a_recipe():
     )
     published = {name for name, facts in PUBLISHED.items() if facts.top1 is not None}
     assert published <= set(re.findall(r"\w+", commands))
+    assert all(name.endswith("_plus") for name in set(list_models()) - published), "only our own variants were never published"
 
 
 def test_an_unknown_name_gets_the_known_ones_and_the_close_ones():

@@ -408,8 +408,8 @@ def _register(size: str, suffix: str) -> Callable[..., FViT]:
         return build_model_with_cfg(FViT, create.__name__, pretrained, feature_cfg=features, **{**variant, **kwargs})
 
     create.__name__ = f"fvit_{size}{suffix}"
-    family = {"": "paper family", "_dp": "released family", "_plus": "this project's family"}[suffix]
-    create.__doc__ = f"FViT {size}, {family}; the arguments of `FViT`."
+    family = ", ".join(f"{name}={value}" for name, value in FAMILIES[suffix].items())
+    create.__doc__ = f"FViT {size} with {family}; the arguments of `FViT`."
     return register_model(create)
 
 

@@ -26,13 +26,15 @@ def prepare_dense(settings: TrainSettings, pictures: ObjectSet | MaskSet, versio
     if settings.small_images:
         options.setdefault("small_images", True)
     frozen = settings.freeze_batch_norm
+    if frozen is None:
+        frozen = task == "detect" and settings.weights is not None
     model, report = create_dense(
         settings.model,
         head,
         len(pictures.class_names),
         settings.weights,
         in_chans=settings.in_chans,
-        freeze_batch_norm=task == "detect" and settings.weights is not None if frozen is None else frozen,
+        freeze_batch_norm=frozen,
         **rates,
         **options,
     )

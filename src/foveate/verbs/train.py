@@ -145,7 +145,7 @@ def _left(
     results = task.results(fabric, forward)
     figures = results.figures()
     if training.average is not None:
-        figures |= {f"last_{name}": rows[-1][f"val_{name}"] for name in results.figures()}
+        figures |= {f"last_{name}": rows[-1][f"val_{name}"] for name in figures}
     if fabric.is_global_zero:
         shipped, title = training.shipped(), " on ".join(filter(None, (card.head, card.model)))
         run.write_model(shipped, replace(card, results=figures))

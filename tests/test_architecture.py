@@ -16,6 +16,7 @@ ARROWS = {
     "card": {"errors"},
     "metric_names": set(),
     "cores": set(),
+    "device": {"errors"},
     "layers": set(),
     "weights": GROUND,
     "data": GROUND | {"cores"},
@@ -36,7 +37,7 @@ ARROWS = {
     "comparing": GROUND | {"cores", "metric_names", "run"},
     "verbs": GROUND
     | {"__init__", "factory", "heads", "opening", "layers", "data", "weights", "tasks", "run", "plots", "overlays", "counting", "speed"}
-    | {"comparing", "published", "recipes", "metric_names"},
+    | {"comparing", "device", "published", "recipes", "metric_names"},
     "cli": GROUND | {"verbs", "data", "tasks", "recipes", "memory"},
     "__init__": {"factory", "memory", "opening", "speed", "weights"},
     "__main__": set(),

@@ -12,12 +12,12 @@ import torch
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
+from foveate.device import choose_device
 from foveate.errors import UserError
 from foveate.factory import list_models
 from foveate.plots.speed import growth, speed_and_accuracy
 from foveate.published import published_top1
 from foveate.speed.ceilings import Ceilings, best
-from foveate.speed.device import resolved_device
 from foveate.speed.rounds import Measured, measure
 from foveate.speed.subject import Case, Dtype, Form, Mode
 
@@ -145,7 +145,7 @@ def bench(
         mode: infer (forward passes) or train (forward, cross-entropy, backward, AdamW).
         compile: measure every model also under torch.compile.
         optimize: measure our models also after foveate.optimize (inference only).
-        device: auto (CUDA where there is one), cpu, cuda, cuda:1, mps.
+        device: cpu, cuda, cuda:1, mps ...; auto is an accelerator where there is one.
         threads: of the processor; 0 for PyTorch's choice.
         rounds: how often the models take turns; a round lasts about a second per model.
         grow: measure at several sizes (224 to 1024 px) or batches (1 to 32) instead of one.
@@ -158,10 +158,10 @@ def bench(
         raise UserError(f"bench: found batch {batch}, size {size}, rounds {rounds}, expected numbers from 1 up")
     if optimize and mode == "train":
         raise UserError("bench: found --optimize with --mode train, expected --mode infer: an optimized model cannot learn any more")
-    device = resolved_device(device)
+    place = str(choose_device(device))
     threads = threads or torch.get_num_threads()
     cases = [
-        Case(name, form, mode, own_batch, own_size, dtype, device, threads)
+        Case(name, form, mode, own_batch, own_size, dtype, place, threads)
         for own_size, own_batch in product(SIZES if grow == "size" else (size,), BATCHES if grow == "batch" else (batch,))
         for name in models
         for form in _forms(name, compile=compile, optimize=optimize)
@@ -172,7 +172,7 @@ def bench(
         raise UserError("\n".join(problems))
     if picture is not None:
         _draw(rows, grow, picture)
-    return BenchResult(rows, ceilings, _described(device), threads, rounds, tuple(problems))
+    return BenchResult(rows, ceilings, _described(place), threads, rounds, tuple(problems))
 
 
 def _measured(cases: Sequence[Case], rounds: int) -> tuple[list[Measured], list[str], Ceilings]:

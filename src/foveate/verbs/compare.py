@@ -16,12 +16,12 @@ from foveate.comparing.summary import Row, headline, on_shared_seeds, paired_wit
 from foveate.comparing.trials import Outcome, Plan, Trial
 from foveate.comparing.variants import listed, variant
 from foveate.data.opening import likely_task, open_data
+from foveate.device import choose_device
 from foveate.errors import UserError
 from foveate.metric_names import spoken
 from foveate.opening import read_card
 from foveate.plots.comparison import comparison
 from foveate.recipes import load_recipe, with_task_defaults
-from foveate.speed.device import resolved_device
 from foveate.speed.rounds import Measured, measure
 from foveate.speed.subject import Case
 from foveate.tasks.settings import TrainSettings
@@ -61,14 +61,14 @@ def compare(
         img_size: as for train; None: the recipe's, or one for all from the data.
         batch_size: pictures per step; None: as the recipe says.
         val_fraction: share held out where the data has no split of its own; None: as the recipe says.
-        device: on which the speed of inference is measured: auto (CUDA where there is one), cpu, cuda, mps ...
+        device: on which the speed of inference is measured: cpu, cuda, mps ...; auto is an accelerator where there is one.
         parallel: trainings at a time; with several GPUs each has one, otherwise the processor's cores are shared out. Under `minutes` the
             same for all trainings of a comparison.
 
     Raises:
         UserError: for a plan that cannot be carried out, or where no training came to an end.
     """
-    device = resolved_device(device)
+    place = str(choose_device(device))
     options = {"epochs": epochs, "max_minutes": minutes, "img_size": img_size, "batch_size": batch_size, "val_fraction": val_fraction}
     given = {name: value for name, value in options.items() if value is not None}
     names = _sound(listed(models) if isinstance(models, str) else models, seeds, parallel)
@@ -84,7 +84,7 @@ def compare(
     outcomes = on_shared_seeds(finished)
     result = replace(_judged(plan, outcomes, problems), aside=len(finished) - len(outcomes))
     _written(result, out)  # before the measuring of speed, should that fail
-    rows, unmeasured = _with_speed(result.rows, outcomes, device)
+    rows, unmeasured = _with_speed(result.rows, outcomes, place)
     result = replace(result, rows=tuple(rows), recommendation=recommend(rows), problems=(*problems, *unmeasured))
     return _written(result, out)
 

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from foveate.device import choose_device
 from foveate.errors import UserError
 from foveate.opening import open_model
 from foveate.verbs.own_options import require_own_options
@@ -90,14 +89,3 @@ def _predictions(job: Job, options: dict[str, Any]) -> Predictions[Any]:
 
         return predict_masks(job, **options)
     return predict_classes(job, **options)
-
-
-def choose_device(name: str) -> torch.device:
-    """Turn "auto" or a name such as "cuda:1" into a device that works here; UserError where it does not."""
-    if name == "auto":
-        name = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n", maxsplit=1)[0]
-        raise UserError(f"device: found {name!r}, expected auto, cpu or an accelerator of this machine ({reason})") from None

@@ -38,7 +38,8 @@ ARROWS = {
     "verbs": GROUND
     | {"__init__", "factory", "heads", "opening", "layers", "data", "weights", "tasks", "run", "plots", "overlays", "counting", "speed"}
     | {"comparing", "device", "published", "recipes", "metric_names"},
-    "cli": GROUND | {"verbs", "data", "tasks", "recipes", "memory"},
+    "option_words": {"errors"},
+    "cli": GROUND | {"verbs", "data", "tasks", "recipes", "memory", "option_words"},
     "__init__": {"factory", "memory", "opening", "speed", "weights"},
     "__main__": set(),
 }

@@ -1,14 +1,18 @@
 """The command line as a user meets it: real processes, exit codes, one line per mistake."""
 
+import inspect
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from foveate.cli import fill_switches, hyphens_to_underscores, make_parser, option_value
+from foveate.cli import fill_switches, hyphens_to_underscores, make_parser, option_names, option_value
+from foveate.option_words import complaint, expected
 from foveate.recipes import load_recipe
+from foveate.tasks.settings import TrainSettings
 from foveate.verbs.demo import demo
 from foveate.verbs.train import train
 from foveate_command import VERBS
@@ -34,7 +38,11 @@ def test_door_answers_without_torch() -> None:
         (["models", "--pattren", "x"], "unrecognized arguments"),
         (["train", "/nowhere/at/all"], "/nowhere/at/all"),
         (["train", "digits", "--recipe", "digits_fvti"], "digits_fvit"),
-        (["train", "digits", "--epochs", "many"], "epochs"),
+        (["train", "digits", "--epochs", "many"], "epochs: found 'many', expected a whole number"),
+        (["train", "digits", "--img-size", "x"], "img_size: found 'x', expected a whole number, or null for none"),
+        (["train", "digits", "--accelerator", "tpu"], "accelerator: found 'tpu', expected auto, cpu, gpu, mps"),
+        (["train", "digits", "--model-options", "3"], "found '3', expected options with values, as in --model-options.paths 2"),
+        (["train", "digits", "--batchsize", "8"], "unrecognized arguments: --batchsize 8; did you mean --batch-size"),
         (["train", "digits", "--recip", "digits_fvit"], "unrecognized arguments: --recip"),
         (["train", "digits", "--out", __file__], "found a file, expected the name of a folder to make"),
         (["doctor", "digits", "--sheet", "nowhere/sheet.png"], "found no folder nowhere"),
@@ -47,6 +55,17 @@ def test_a_mistake_is_one_line_and_exit_code_two(arguments: list[str], expected:
     assert expected in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_is_told_in_words(verb: str) -> None:
+    function = TrainSettings if verb == "train" else getattr(import_module(f"foveate.verbs.{verb}"), verb)
+    words = [expected(parameter.annotation) for parameter in inspect.signature(function).parameters.values()]
+    assert not [word for word in words if "typing" in word or "class" in word.split()]
+
+
+def test_what_the_parser_says_beyond_that_stays() -> None:
+    assert complaint('Parser key "unheard": what\n  now', {}) == 'Parser key "unheard": what now'
 
 
 def test_debug_shows_where(tmp_path: Path) -> None:
@@ -73,6 +92,16 @@ def test_every_verb_explains_its_options() -> None:
         assert result.returncode == 0, result.stderr
         assert "--json" in result.stdout
         assert not [line for line in result.stdout.splitlines() if line.lstrip().startswith("--") and "_" in line.split()[0]]
+        assert "type:" not in result.stdout
+        assert "null)" not in result.stdout
+
+
+def test_help_begins_with_what_cannot_be_left_out() -> None:
+    assert foveate("convert", "--help").stdout.startswith("usage: foveate convert SOURCE --model MODEL --out OUT [options]\n")
+    assert foveate("predict", "--help").stdout.startswith("usage: foveate predict SOURCE PICTURES ... [options]\n")
+    train_help = foveate("train", "--recipe", "quick", "--help").stdout
+    assert train_help.startswith("usage: foveate train [DATA] [options]\n")
+    assert f"excluded. (default: {load_recipe('quick')['epochs']})" in " ".join(train_help.split())
 
 
 def test_option_names_and_switches() -> None:
@@ -92,6 +121,7 @@ def test_option_names_and_switches() -> None:
     assert option_value(["--recipe=x", "--recipe", "y"], "--recipe") == "y"
     assert option_value(["--seed", "1"], "--recipe") is None
     assert option_value([], "--recipe") is None
+    assert option_names(["digits", "--batch_size=8", "--model_options.paths", "2", "--json"]) == {"batch_size", "model_options", "json"}
 
 
 def test_a_misspelt_key_in_a_recipe_is_one_line(tmp_path: Path) -> None:
@@ -99,7 +129,7 @@ def test_a_misspelt_key_in_a_recipe_is_one_line(tmp_path: Path) -> None:
     result = foveate("train", "digits", "--recipe", str(tmp_path / "mine.yaml"), cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.strip() == (
-        "foveate train: unknown training settings: found epoch, expected options of train; did you mean epochs or step_epochs?"
+        "foveate train: unknown training settings: found epoch, expected options of train; did you mean epochs?"
     )
 
 

@@ -41,7 +41,7 @@ def test_what_was_left_fresh_is_said(stored: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_names_and_options_that_do_not_exist_are_one_line() -> None:
-    with pytest.raises(UserError, match="close are fvit_tiny"):
+    with pytest.raises(UserError, match="did you mean fvit_tiny or"):
         create_model("fvit_tny")
     with pytest.raises(UserError, match="unexpected keyword argument 'dept'"):
         create_model("fvit_tiny", dept=3)

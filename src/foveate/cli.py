@@ -12,12 +12,13 @@ from itertools import pairwise
 from typing import Any
 
 import docstring_parser
-from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentError, ArgumentParser
 from rich.console import Console
 
 from foveate.data.opening import likely_task
 from foveate.errors import UserError
 from foveate.memory import keep_freed_memory
+from foveate.option_words import HelpFormatter, complaint, usage
 from foveate.recipes import list_recipes, load_recipe, with_task_defaults
 from foveate.tasks.settings import TrainSettings
 from foveate_command import VERBS
@@ -26,31 +27,24 @@ SUCCESS, USER_ERROR, INTERRUPTED = 0, 2, 130
 WIDE = 10_000
 
 
-class HelpFormatter(DefaultHelpFormatter):
-    """jsonargparse's help with hyphens in option names, as they are typed."""
-
-    def format_help(self) -> str:
-        return re.sub(r"(?<=--)[\w.]+", lambda name: name[0].replace("_", "-"), super().format_help())
-
-
 def run_verb(verb: str, arguments: Sequence[str]) -> int:
     """Run `foveate verb arguments` and print its result; the exit code: 0, 2 for a user's mistake, 130 when interrupted."""
     quieten_libraries()
     keep_freed_memory()
     debug = "--debug" in arguments
+    function = getattr(import_module(f"foveate.verbs.{verb}"), verb)
+    parameters = inspect.signature(TrainSettings if verb == "train" else function).parameters
     try:
-        function = getattr(import_module(f"foveate.verbs.{verb}"), verb)
-        signature = inspect.signature(TrainSettings if verb == "train" else function)
-        switches = [name for name, parameter in signature.parameters.items() if parameter.annotation in (bool, bool | None)]
+        switches = [name for name, parameter in parameters.items() if parameter.annotation in (bool, bool | None)]
         arguments = fill_switches([hyphens_to_underscores(argument) for argument in arguments], switches)
         options = vars(make_parser(verb, function, arguments).parse_args(arguments))
-        as_json = options["json"]
-        values = {name: options[name] for name in signature.parameters}
-        return show(function(TrainSettings(**values)) if verb == "train" else function(**values), as_json)
+        values = {name: options[name] for name in parameters}
+        result = function(TrainSettings(**values), option_names(arguments)) if verb == "train" else function(**values)
+        return show(result, options["json"])
     except (UserError, ArgumentError) as error:
         if debug:
             traceback.print_exc()
-        lines = str(error).splitlines() if isinstance(error, UserError) else [" ".join(str(error).split())]
+        lines = str(error).splitlines() if isinstance(error, UserError) else [complaint(str(error), parameters)]
         sys.stderr.writelines(f"foveate {verb}: {' '.join(line.split())}\n" for line in lines)
         return USER_ERROR
     except KeyboardInterrupt as interrupt:
@@ -60,14 +54,19 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
 
 def make_parser(verb: str, function: Callable[..., Any], arguments: Sequence[str]) -> ArgumentParser:
     """The options of a verb, from its signature; for `train` from `TrainSettings`, with the recipe named in `arguments` as defaults."""
-    parser = ArgumentParser(
-        prog=f"foveate {verb}", description=VERBS[verb], formatter_class=HelpFormatter, exit_on_error=False, allow_abbrev=False
-    )
     source = TrainSettings if verb == "train" else function
     helps = {entry.arg_name: entry.description for entry in docstring_parser.parse(source.__doc__ or "").params}
     parameters = list(inspect.signature(source).parameters.values())
     open_ones = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
     positional = [p for p in open_ones if p is open_ones[0] or p.default is p.empty]
+    parser = ArgumentParser(
+        prog=f"foveate {verb}",
+        usage=usage(verb, positional, parameters),
+        description=VERBS[verb],
+        formatter_class=HelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
     for parameter in positional:
         add_positional(parser, parameter, helps.get(parameter.name) or "")
     names = {parameter.name for parameter in positional}
@@ -142,6 +141,13 @@ def option_value(arguments: Sequence[str], option: str) -> str | None:
         if argument.startswith(f"{option}="):
             found = argument.removeprefix(f"{option}=")
     return found
+
+
+def option_names(arguments: Sequence[str]) -> frozenset[str]:
+    """The options among the arguments, as the names of their parameters: "--batch_size=8" is batch_size, "--model_options.paths" is
+    model_options.
+    """
+    return frozenset(re.split(r"[=.]", argument.removeprefix("--"))[0] for argument in arguments if argument.startswith("--"))
 
 
 def hyphens_to_underscores(argument: str) -> str:

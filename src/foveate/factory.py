@@ -1,7 +1,6 @@
 """A model by name, with or without weights: the one place where models and weights meet."""
 
 import logging
-from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from foveate.errors import UserError
+from foveate.errors import UserError, did_you_mean
 from foveate.models import fvit, t2t_study, t2t_vit
 from foveate.weights.load import load_weights
 
@@ -48,7 +47,7 @@ def create_model(
         UserError: for an unknown name or option, or weights that do not fit.
     """
     if not timm.is_model(name):
-        raise UserError(f"model: found {name!r}, expected a name of 'foveate models' or of timm; close are {_close_names(name)}")
+        raise UserError(f"model: found {name!r}, expected a name of 'foveate models' or of timm{did_you_mean([name], timm.list_models())}")
     only_named = img_size is not None and _takes_any_size(name)
     if img_size is not None and not only_named:
         options["img_size"] = img_size
@@ -78,8 +77,3 @@ def weight_file(path: str | Path) -> Path:
 def _takes_any_size(name: str) -> bool:
     """Whether the model has nothing that depends on the picture's size, so that its class knows no `img_size`."""
     return name in fvit.default_cfgs or not (name in list_models() or timm.get_pretrained_cfg(name).fixed_input_size)
-
-
-def _close_names(name: str) -> str:
-
-    return ", ".join(get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)) or "none"

@@ -97,7 +97,7 @@ def test_every_published_training_has_a_recipe():
 
 
 def test_an_unknown_name_gets_the_known_ones_and_the_close_ones():
-    with pytest.raises(UserError, match=r"'imagenet_fivt', expected .*small_set.*; close are imagenet_fvit"):
+    with pytest.raises(UserError, match=r"'imagenet_fivt', expected .*small_set.*; did you mean imagenet_fvit"):
         load_recipe("imagenet_fivt")
 
 

@@ -1,13 +1,12 @@
 """Recipes: settings of whole trainings as YAML files, holding only what differs from the defaults of `TrainSettings`."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from foveate.errors import UserError
+from foveate.errors import UserError, did_you_mean
 
 FOLDER = Path(__file__).parent
 
@@ -29,8 +28,7 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
     file = Path(name)
     if file.suffix not in {".yaml", ".yml"}:
         if str(name) not in list_recipes():
-            close = get_close_matches(str(name), list_recipes(), n=3, cutoff=0.4)
-            near = f"; close are {', '.join(close)}" if close else ""
+            near = did_you_mean([str(name)], list_recipes())
             raise UserError(f"recipe: found {str(name)!r}, expected a .yaml file or one of {', '.join(list_recipes())}{near}")
         file = FOLDER / f"{name}.yaml"
     try:

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from foveate.errors import UserError
+from foveate.errors import UserError, did_you_mean
 
 Strategy = Literal["auto", "ddp", "fsdp"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -234,7 +233,6 @@ class TrainSettings:
         known = [entry.name for entry in fields(cls)]
         unknown = sorted(set(values) - set(known))
         if unknown:
-            near = sorted({name for word in unknown for name in get_close_matches(str(word), known)})
-            expected = f"did you mean {' or '.join(near)}?" if near else "'foveate train --help' lists them"
-            raise UserError(f"unknown training settings: found {', '.join(map(str, unknown))}, expected options of train; {expected}")
+            near = did_you_mean(unknown, known) or "; 'foveate train --help' lists them"
+            raise UserError(f"unknown training settings: found {', '.join(unknown)}, expected options of train{near}")
         return cls(**values)

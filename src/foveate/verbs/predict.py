@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from foveate.device import choose_device
-from foveate.errors import UserError
 from foveate.opening import open_model
 from foveate.verbs.own_options import require_own_options
 from foveate.verbs.picture_files import check_writable, find_pictures

@@ -2,7 +2,7 @@
 
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import count
 from math import ceil
@@ -40,14 +40,18 @@ from foveate.verbs.training_result import TrainResult
 FREE_ON_RESUME = {"num_workers", "checkpoint_minutes", "checkpoint_every_steps", "tensorboard", "resume"}
 
 
-def train(settings: TrainSettings) -> TrainResult:
+def train(settings: TrainSettings, named: Collection[str] = ()) -> TrainResult:
     """Train a model and leave a run folder.
+
+    Args:
+        settings: how.
+        named: settings that the user gave a value, beside those that are not at their defaults: a resumed run has to have the same.
 
     Raises:
         UserError: for unsound pictures, settings that do not go together, a loss that is not finite; always before or instead of a result.
     """
     if settings.resume is not None:
-        settings = _continued(settings)
+        settings = _continued(settings, named)
     if not settings.data:
         raise UserError("found no data to train on, expected a folder of pictures or 'digits': name one")
     if settings.out is not None and settings.resume is None:
@@ -58,21 +62,22 @@ def train(settings: TrainSettings) -> TrainResult:
     return TrainResult(**{**result, "run": Path(result["run"])})
 
 
-def _continued(given: TrainSettings) -> TrainSettings:
+def _continued(given: TrainSettings, named: Collection[str]) -> TrainSettings:
     """The settings of the run to resume; `UserError` where another value was given for one that the result depends on."""
     assert given.resume is not None
     if given.out is not None:
         raise UserError(f"out: found {given.out} beside --resume, expected one of them: a resumed run stays in its folder")
     run = RunFolder.open(given.resume)
-    kept = TrainSettings.from_plain(run.read_recipe())
-    default = TrainSettings()
+    kept, default = TrainSettings.from_plain(run.read_recipe()), TrainSettings()
     free = {}
     for name in (entry.name for entry in fields(TrainSettings)):
-        value = getattr(given, name)
+        value, own = getattr(given, name), getattr(kept, name)
+        chosen = name in named or value != getattr(default, name)
         if name in FREE_ON_RESUME:
-            free[name] = getattr(kept, name) if value == getattr(default, name) else value
-        elif value not in (getattr(default, name), getattr(kept, name)):
-            raise UserError(f"{name}: found {value}, expected {getattr(kept, name)} as in {run.recipe}; a resumed run keeps its settings")
+            free[name] = value if chosen else own
+        elif chosen and value != own:
+            instead = f"for another training start from its weights: --weights {given.resume} --out NEW"
+            raise UserError(f"{name}: found {value}, expected {own} as in {run.recipe}; a resumed run keeps its settings, {instead}")
     return replace(kept, **free)
 
 

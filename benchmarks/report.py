@@ -62,15 +62,16 @@ def dense_table(record: dict[str, Any]) -> str:
 
 def study_rows(record: dict[str, Any]) -> str:
     """The rows of `studies.py`, the best first, and how far each is from the first: a row that is not told apart may differ by chance."""
-    rows = [["model", "top-1", "±", "behind", "told apart", "parameters", "GMACs", "inference, pictures/s"]]
+    rows = [["model", "top-1", "±", "behind", "p", "told apart", "parameters", "GMACs", "inference, pictures/s"]]
     best = record["rows"][0]
     for row in record["rows"]:
         spread = "-" if row["deviation"] is None else f"{100 * row['deviation']:.1f}"
         behind = "-" if row is best else f"{100 * (best['mean'] - row['mean']):.1f}"
+        p = "-" if row["p"] is None else f"{row['p']:.2g}"
         apart = {None: "-", True: "yes", False: "no"}[row["told_apart"]]
         speed = "-" if row["images_per_second"] is None else f"{row['images_per_second']:.0f}"
         macs = "-" if row["macs"] is None else f"{row['macs'] / 1e9:.3f}"
-        rows.append([row["model"], f"{row['mean']:.1%}", spread, behind, apart, f"{row['parameters']:,}", macs, speed])
+        rows.append([row["model"], f"{row['mean']:.1%}", spread, behind, p, apart, f"{row['parameters']:,}", macs, speed])
     return table(rows)
 
 

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from foveate import overlays
-from foveate.overlays import class_colours, colour_mask, draw_classes, draw_objects, readable_on
+from foveate.class_colours import class_colours, readable_on
+from foveate.overlays import colour_mask, draw_classes, draw_objects
 
 GREY = (128, 128, 128)
 NAMES = ("red cell", "white cell", "platelet")
@@ -33,32 +34,6 @@ def tags(monkeypatch):
 
     monkeypatch.setattr(overlays, "_write", remember)
     return seen
-
-
-class TestColours:
-    def test_a_class_keeps_its_colour_however_many_follow(self):
-        np.testing.assert_array_equal(class_colours(3), class_colours(255)[:3])
-        assert class_colours(80).shape == (80, 3) and class_colours(80).dtype == np.uint8 and class_colours(0).shape == (0, 3)
-
-    @pytest.mark.parametrize(("count", "apart"), [(11, 60), (80, 25), (150, 15)])
-    def test_no_two_are_alike(self, count, apart):
-        colours = class_colours(count).astype(int)
-        distances = np.linalg.norm(colours[:, None] - colours[None], axis=-1)[~np.eye(count, dtype=bool)]
-        assert distances.min() > apart
-        assert (np.ptp(colours, axis=1) > 20).all(), "none is grey"
-
-    def test_callers_cannot_change_them(self):
-        class_colours(3)[:] = 0
-        assert class_colours(3).any()
-
-    def test_letters_stand_out_from_every_colour(self):
-        def luminance(colour):
-            values = np.asarray(colour) / 255
-            return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
-
-        for colour in class_colours(255):
-            dark, light = sorted((luminance(colour), luminance(readable_on(colour))))
-            assert (light + 0.05) / (dark + 0.05) > 4.5
 
 
 class TestObjects:

@@ -6,77 +6,20 @@ smoothing, so that names on it can be read. No picture that is handed in is chan
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from foveate.class_colours import BLACK, WHITE, Colour, class_colours, readable_on
 from foveate.lettering import fitted, font
 
 SMALLEST_SIDE = 240
 MASK_OPACITY = 0.5
 NO_CLASS = 255
-BLACK, WHITE = (0, 0, 0), (255, 255, 255)
-FIRST_COLOUR = (0, 114, 178)
-SRGB_TO_CONES = (
-    (0.4122214708, 0.5363325363, 0.0514459929),
-    (0.2119034982, 0.6806995451, 0.1073969566),
-    (0.0883024619, 0.2817188376, 0.6299787005),
-)
-CONES_TO_OKLAB = (
-    (0.2104542553, 0.7936177850, -0.0040720468),
-    (1.9779984951, -2.4285922050, 0.4505937099),
-    (0.0259040371, 0.7827717662, -0.8086757660),
-)
-
-Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 Array = npt.NDArray[Any]
-
-
-@lru_cache(maxsize=8)
-def _palette(count: int) -> npt.NDArray[np.uint8]:
-    levels = np.linspace(0, 255, 16)
-    candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
-    places = _oklab(candidates)
-    vivid = (np.hypot(places[:, 1], places[:, 2]) > 0.07) & (places[:, 0] > 0.35) & (places[:, 0] < 0.93)
-    candidates, places = candidates[vivid], places[vivid]
-    chosen = [FIRST_COLOUR]
-    nearest = np.full(len(places), np.inf)
-    while len(chosen) < count:
-        nearest = np.minimum(nearest, np.linalg.norm(places - _oklab(np.array(chosen[-1])), axis=1))
-        red, green, blue = candidates[nearest.argmax()].astype(int).tolist()
-        chosen.append((red, green, blue))
-    return np.array(chosen[:count], dtype=np.uint8).reshape(count, 3)
-
-
-def _oklab(colours: Array) -> Array:
-    """(..., 3) sRGB 0..255 to a space in which distance is difference as seen.
-
-    Source: B. Ottosson, "A perceptual color space for image processing", 2020.
-    """
-    return np.cbrt(_light(colours) @ np.array(SRGB_TO_CONES).T) @ np.array(CONES_TO_OKLAB).T
-
-
-def _light(colours: Array) -> Array:
-    """sRGB 0..255 to amounts of light 0..1."""
-    values = colours / 255
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
-def class_colours(count: int) -> npt.NDArray[np.uint8]:
-    """(count, 3) RGB colours, each as unlike those before it as can be, so that a class keeps its colour however many follow it.
-
-    None is near black, white or grey.
-    """
-    return _palette(count).copy()
-
-
-def readable_on(colour: Sequence[int]) -> Colour:
-    """Black or white, whichever stands out more from `colour`: never less than 4.5 to 1 in the measure of WCAG 2."""
-    return BLACK if _light(np.asarray(colour)) @ (0.2126, 0.7152, 0.0722) > 0.179 else WHITE
 
 
 @dataclass(frozen=True)
@@ -152,7 +95,7 @@ def draw_classes(picture: Image.Image, classes: Array, class_names: Sequence[str
         raise ValueError(f"found classes of {classes.shape}, expected {picture.size[::-1]}, the picture's height and width")
     enlarged, factor = _enlarged(picture)
     colours = np.zeros((256, 3))
-    colours[: len(class_names)] = _palette(len(class_names))
+    colours[: len(class_names)] = class_colours(len(class_names))
     places = _repeat(classes, factor)
     weight = np.where(places == NO_CLASS, 0.0, opacity)[..., None]
     tinted = np.asarray(enlarged) * (1 - weight) + colours[places] * weight
@@ -169,14 +112,14 @@ def colour_mask(classes: Array, num_classes: int) -> Image.Image:
     if num_classes > NO_CLASS:
         raise ValueError(f"found {num_classes} classes, expected at most {NO_CLASS} for a mask of 8 bits")
     palette = np.zeros((256, 3), dtype=np.uint8)
-    palette[:num_classes] = _palette(num_classes)
+    palette[:num_classes] = class_colours(num_classes)
     image = Image.fromarray(np.ascontiguousarray(classes, dtype=np.uint8)).convert("L")
     image.putpalette(palette.tobytes())
     return image
 
 
 def _colours(names: Sequence[str]) -> list[Colour]:
-    return [(red, green, blue) for red, green, blue in _palette(len(names)).tolist()]
+    return [(red, green, blue) for red, green, blue in class_colours(len(names)).tolist()]
 
 
 def _enlarged(picture: Image.Image) -> tuple[Image.Image, int]:

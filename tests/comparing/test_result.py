@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 
 import pytest
 from rich.console import Console
@@ -37,4 +38,7 @@ def test_no_figure_is_cut_off_at_any_width(width: int) -> None:
 def test_rows_say_whether_they_are_told_apart() -> None:
     record = json.loads(RESULT.to_json())
     assert [row["told_apart"] for row in record["rows"]] == [None, True]
-    assert "| resnet18 | 41.0% | 1.4 | 2 | 1e-09 | yes |" in RESULT.markdown()
+    scatter = 2 / (2 + 200 + math.sqrt(200 * 202))  # Student's t with 2 degrees of freedom at 0.2 / sqrt(0.0002)
+    assert [row["p"] for row in record["rows"]] == [None, pytest.approx(scatter)], "the larger: of trainings, beside 1e-9 of the pictures"
+    assert "| resnet18 | 41.0% | 1.4 | 2 | 0.005 | yes |" in RESULT.markdown()
+    assert "told apart: where p is below 0.05, 5% over the only pair" in RESULT.markdown()

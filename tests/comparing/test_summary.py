@@ -68,26 +68,27 @@ BEST = row("best", 0.60, 0.64)
         ([BEST], "best alone was compared: 62.0% ± 2.8."),
         (
             [BEST, row("quick", 0.61, 0.61, speed=25.0, p=0.4)],
-            "Take quick: at 61.0% ± 0.0 it cannot be told from the best, best at 62.0% ± 2.8 (p = 0.4 on 372 pictures), "
+            "Take quick: at 61.0% ± 0.0 it cannot be told from the best, best at 62.0% ± 2.8 (p = 0.4 on 372 pictures; p = 0.7 over the "
+            "trainings), "
             "and is 2.5 times as fast.",
         ),
         (
             [BEST, row("slow", 0.61, 0.61, speed=5.0, p=0.4)],
-            "Take best: 62.0% ± 2.8. slow, at 61.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures), "
-            "but best is 2.0 times as fast.",
+            "Take best: 62.0% ± 2.8. slow, at 61.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures; p = 0.7 "
+            "over the trainings), but best is 2.0 times as fast.",
         ),
         (
             [BEST, row("hardly", 0.61, 0.61, speed=10.5, p=0.4)],
-            "Take best: 62.0% ± 2.8. hardly, at 61.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures).",
+            "Take best: 62.0% ± 2.8. hardly, at 61.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures; p = 0.7 over the trainings).",
         ),
         (
             [BEST, row("far", 0.50, 0.50, speed=25.0, p=0.4)],
-            "Take best: 62.0% ± 2.8. far, at 50.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures).",
+            "Take best: 62.0% ± 2.8. far, at 50.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures; p = 0.11 over the trainings).",
         ),
         (
             [row("best", 0.8, 0.802), row("quick", 0.55, 0.55, speed=25.0, p=0.001)],
-            "Take best: 80.1% ± 0.1, 25.1 points ahead of quick (p = 0.001 on 372 pictures); the fastest, quick, reaches 55.0% ± 0.0 "
-            "and is 2.5 times as fast.",
+            "Take best: 80.1% ± 0.1, 25.1 points ahead of quick (p = 0.001 on 372 pictures; p = 0.0025 over the trainings); the fastest, "
+            "quick, reaches 55.0% ± 0.0 and is 2.5 times as fast.",
         ),
         (
             [row("best", 0.6), row("quick", 0.4, speed=90.0)],

@@ -12,7 +12,8 @@ from torch import nn
 
 from foveate.data.transforms import moved
 from foveate.tasks import loader_watch
-from foveate.tasks.loop import Length, Position, Training
+from foveate.tasks.checkpoint import Position
+from foveate.tasks.loop import Length, Training
 from foveate.tasks.progress import Report
 from foveate.tasks.settings import TrainSettings
 

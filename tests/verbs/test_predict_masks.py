@@ -15,10 +15,10 @@ from rich.console import Console
 from torch import nn
 
 from foveate.card import ModelCard, WholePicture
+from foveate.class_colours import class_colours
 from foveate.errors import UserError
 from foveate.heads.create import create_dense
 from foveate.opening import open_model
-from foveate.overlays import class_colours
 from foveate.verbs import predict as verb
 from foveate.verbs.predict import predict
 from foveate.weights.save import write_safetensors

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from foveate.verbs import train as module
 from foveate.verbs.evaluate import evaluate
 from foveate.verbs.train import train
 from foveate.verbs.training_plan import tell_warnings
+from foveate.verbs.training_result import TrainResult
 
 PLAIN = {
     "mixup": 0.0,
@@ -312,10 +314,11 @@ def test_one_bad_setting_is_one_line(tiny, trained, tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_resuming_a_finished_run_changes_nothing(trained):
+def test_resuming_a_finished_run_changes_nothing_and_says_so(trained, capsys):
     _, result = trained
     before = load_file(RunFolder(result.run).weights)
     again = train(TrainSettings(resume=result.run))
+    assert "nothing is left to train" in capsys.readouterr().err
     assert same(load_file(RunFolder(result.run).weights), before)
     assert again.figures == result.figures
     assert np.isfinite(again.images_per_second)
@@ -327,7 +330,18 @@ def test_a_resumed_run_keeps_its_folder_and_its_free_settings(trained):
         train(TrainSettings(resume=result.run, out=result.run))
     kept = TrainSettings.from_plain(RunFolder(result.run).read_recipe())
     assert kept.num_workers == 0
-    assert module._continued(TrainSettings(resume=result.run)).num_workers == 0
+    resumed = TrainSettings(resume=result.run)
+    assert module._continued(resumed, ()).num_workers == 0
+    assert module._continued(resumed, {"num_workers"}).num_workers is None
+    assert resumed.epochs != kept.epochs
+    with pytest.raises(UserError, match=f"epochs: found {resumed.epochs}, expected {kept.epochs} as in .*--weights {result.run} --out NEW"):
+        module._continued(resumed, {"resume", "epochs"})
+
+
+def test_a_training_that_saw_few_pictures_says_so():
+    made = TrainResult(Path("run"), "fvit_tiny", 10, 20, {"top1": 0.1, "loss": 2.3}, 3, 0.25, 0.1, 9.0, {})
+    assert "stopped after 25% of the first epoch: hardly trained" in str(made)
+    assert "hardly" not in str(replace(made, epochs=1.0))
 
 
 def test_a_short_training_gets_a_short_warmup(tiny):

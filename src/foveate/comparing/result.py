@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import comb
 from typing import Literal
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -10,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from foveate.comparing.summary import Row, alike
+from foveate.comparing.summary import CHANCE, Row, alike, chance
 from foveate.metric_names import spoken
 
 Budget = Literal["epochs", "minutes"]
@@ -55,7 +56,11 @@ class Comparison:
         """Heading and rows in words."""
         heading = ["model", spoken(self.figure), "±", "trainings", "p against best", "told apart"]
         heading += ["M", "GMACs", "minutes", "steps", "pictures/s", "peak MiB"]
-        return [heading, *(_cells(row, self.told_apart(row)) for row in self.rows)]
+        return [heading, *(_cells(row, self.chance(row), self.told_apart(row)) for row in self.rows)]
+
+    def chance(self, row: Row) -> float | None:
+        """How often chance alone would set `row` as far from the best; None for that one itself, and without a test."""
+        return None if row is self.rows[0] else chance(self.rows[0], row)
 
     def told_apart(self, row: Row) -> bool | None:
         """Whether the figures tell `row` from the best, which stands first; None for that one itself. See `alike`."""
@@ -63,10 +68,12 @@ class Comparison:
 
     def notes(self) -> list[str]:
         """What the columns mean."""
+        pairs = max(1, comb(len(self.rows), 2))
         return [
             f"{spoken(self.figure)} on {self.pictures:,} pictures of {self.data} ({self.split}): mean and standard deviation over trainings"
-            "; p: exact sign test, picture by picture, which knows nothing of how trainings scatter; told apart: "
-            "from the best, by that test and, where there are several trainings, by their scatter.",
+            "; p: how often chance alone would set a model as far from the best, by the exact sign test over pictures or, where larger and "
+            f"there are several trainings, Welch's test over these; told apart: where p is below {CHANCE / pairs:.2g}, "
+            f"{CHANCE:.0%} over {'the only pair' if pairs == 1 else f'all {pairs} pairs'}.",
             f"M: million parameters; minutes and steps: of one training; pictures/s, peak MiB, GMACs: inference of the backbone, batch "
             f"{SPEED_BATCH} (1 to detect and segment), float32, median of {SPEED_ROUNDS} rounds in turns on this machine.",
             *([f"{self.aside} finished trainings left aside: not every model has finished their seeds"] if self.aside else []),
@@ -92,7 +99,7 @@ class Comparison:
         return "\n".join([*lines, "", self.recommendation, "", *self.notes()]) + "\n"
 
     def to_json(self) -> str:
-        rows = [{**row.plain(), "told_apart": self.told_apart(row)} for row in self.rows]
+        rows = [{**row.plain(), "p": self.chance(row), "told_apart": self.told_apart(row)} for row in self.rows]
         return json.dumps({**asdict(self), "rows": rows}, indent=2)
 
 
@@ -107,13 +114,13 @@ def _drawn(rows: Sequence[Sequence[str]]) -> Table:
     return table
 
 
-def _cells(row: Row, told_apart: bool | None) -> list[str]:
+def _cells(row: Row, p: float | None, told_apart: bool | None) -> list[str]:
     return [
         row.model,
         f"{row.mean:.1%}",
         "-" if row.deviation is None else f"{100 * row.deviation:.1f}",
         str(len(row.figures)),
-        "-" if row.test is None else f"{row.test.p:.2g}",
+        "-" if p is None else f"{p:.2g}",
         "-" if told_apart is None else "yes" if told_apart else "no",
         f"{row.parameters / 1e6:.2f}",
         "-" if row.macs is None else f"{row.macs / 1e9:.3g}",

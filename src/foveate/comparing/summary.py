@@ -115,16 +115,26 @@ def _rights(model: str, seeds: set[int], outcomes: Sequence[Outcome]) -> Mapping
     return counts
 
 
+def chance(best: Row, other: Row) -> float | None:
+    """How often chance alone would set `other` as far from the best: the larger p of the pictures and of the trainings, None without both.
+
+    The test over trainings is `welch_p`, where both have several.
+    """
+    pictures, trainings = other.test.p if other.test is not None else None, trainings_p(best, other)
+    return max((p for p in (pictures, trainings) if p is not None), default=None)
+
+
+def trainings_p(best: Row, other: Row) -> float | None:
+    return None if best.deviation is None or other.deviation is None else welch_p(best.figures, other.figures)
+
+
 def alike(best: Row, other: Row, models: int) -> bool:
     """Whether the figures cannot tell `other` from the best: where the pictures, or the scatter over trainings, leave it to chance.
 
-    Both tests, picture by picture and of the scatter (where both have several trainings: `welch_p`), are at 5% divided by the number of
-    pairs among the models, since the best was found by looking. Without either nothing can be told.
+    At 5% divided by the number of pairs among the models, since the best was found by looking. Without a test nothing can be told.
     """
-    by_chance = [] if other.test is None else [other.test.p]
-    if best.deviation is not None and other.deviation is not None:
-        by_chance.append(welch_p(best.figures, other.figures))
-    return not by_chance or max(by_chance) >= CHANCE / comb(models, 2)
+    p = chance(best, other)
+    return p is None or p >= CHANCE / comb(models, 2)
 
 
 def recommend(rows: Sequence[Row]) -> str:
@@ -162,6 +172,8 @@ def _share(row: Row) -> str:
 def _why(row: Row, best: Row) -> str:
     """What the judgement rests on."""
     reasons = [] if row.test is None else [f"p = {row.test.p:.2g} on {row.test.pictures:,} pictures"]
+    scatter = trainings_p(best, row)
+    reasons += [] if scatter is None else [f"p = {scatter:.2g} over the trainings"]
     single = [row.deviation is None, best.deviation is None]
     if any(single):
         reasons.append("one training each: the difference may be chance" if all(single) else "one training of one of them")

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,10 +21,10 @@ import torch.distributed
 from lightning.fabric import Fabric
 from torch import nn
 
-from foveate.errors import UserError
 from foveate.heads.dense import DenseModel
 from foveate.tasks.averaging import WeightAverage
 from foveate.tasks.base import Batch, Forward, Task
+from foveate.tasks.checkpoint import Checkpoint, Position
 from foveate.tasks.interruption import Interruption
 from foveate.tasks.loader_watch import LoaderWatch
 from foveate.tasks.optimizer import freeze_backbone, make_optimizer, set_learning_rate, training_mode
@@ -43,29 +43,6 @@ class Length:
     pictures_per_update: int
 
 
-@dataclass
-class Position:
-    """Where a training stands: everything beside tensors that a checkpoint has to hold.
-
-    Args:
-        step: weight updates done.
-        minutes: of training so far, evaluations included.
-        epoch_began: in these minutes.
-        seconds: that the epoch's steps took, without evaluations and checkpoints.
-        waited: how many of them were spent waiting for pictures.
-        losses: of the epoch's steps.
-        rows: of the metrics, one per epoch.
-    """
-
-    step: int = 0
-    minutes: float = 0.0
-    epoch_began: float = 0.0
-    seconds: float = 0.0
-    waited: float = 0.0
-    losses: list[float] = field(default_factory=list)
-    rows: list[dict[str, float]] = field(default_factory=list)
-
-
 class Training:
     """A model, its optimiser and its average on their way through the stream of batches.
 
@@ -79,7 +56,7 @@ class Training:
     """
 
     def __init__(self, fabric: Fabric, model: nn.Module, settings: TrainSettings, length: Length, checkpoint: Path, report: Report) -> None:
-        self.fabric, self.settings, self.length, self.checkpoint, self.report = fabric, settings, length, checkpoint, report
+        self.fabric, self.settings, self.length, self.report = fabric, settings, length, report
         self.sharded = settings.strategy == "fsdp"
         if settings.freeze_backbone:
             freeze_backbone(model)
@@ -91,11 +68,11 @@ class Training:
         # fp16 rescales the gradients before they are clipped, which fused optimisers do not allow
         optimizer = make_optimizer(model, settings, fused=fabric.device.type in ("cpu", "cuda") and settings.precision != "fp16")
         self.wrapped, self.optimizer = fabric.setup(compiled(model) if settings.compile else model, optimizer)
+        self.checkpoint = Checkpoint(checkpoint, fabric, self.wrapped, self.optimizer, self.average)
         self.schedule = make_schedule(settings, length.pictures_per_update)
         self.position = Position()
         self.watch = LoaderWatch(length.steps_per_epoch)
         self._start = time.monotonic()
-        self._saved_minutes = 0.0
 
     @property
     def progress(self) -> float:
@@ -114,13 +91,14 @@ class Training:
         if self.finished:
             return
         self._start = time.monotonic() - 60.0 * self.position.minutes
-        self._saved_minutes = self.position.minutes
         training_mode(self.model, self.settings.freeze_backbone)
         with Interruption(held_back=self.fabric.world_size == 1) as interruption:
             self._follow(task, batches, interruption)
             if interruption.asked and not self.finished:
                 self.save()
-                raise KeyboardInterrupt(f"step {self.position.step} is kept; go on with: foveate train --resume {self.checkpoint.parent}")
+                raise KeyboardInterrupt(
+                    f"step {self.position.step} is kept; go on with: foveate train --resume {self.checkpoint.file.parent}"
+                )
 
     def _follow(self, task: Task, batches: Iterable[Batch], interruption: Interruption) -> None:
         """Step by step, up to the end or the user's interruption."""
@@ -129,7 +107,7 @@ class Training:
             self._keep_time()
             if self.position.step % self.length.steps_per_epoch == 0 or self.finished:
                 self._end_epoch(task)
-            elif self._checkpoint_is_due():
+            elif self.checkpoint.is_due(self.position, self.settings):
                 self.save()
             if self.finished or interruption.asked:
                 return
@@ -216,7 +194,7 @@ class Training:
         place.seconds = place.waited = 0.0
         place.epoch_began = self._minutes()
         self.report.rows(place.rows)
-        if evaluated or self._checkpoint_is_due():
+        if evaluated or self.checkpoint.is_due(self.position, self.settings):
             self.save()
 
     def evaluate(self, task: Task) -> dict[str, float]:
@@ -249,42 +227,13 @@ class Training:
 
         return forward
 
-    def _checkpoint_is_due(self) -> bool:
-        every, minutes = self.settings.checkpoint_every_steps, self.settings.checkpoint_minutes
-        by_steps = every > 0 and self.position.step % every == 0
-        return by_steps or 0 < minutes <= self.position.minutes - self._saved_minutes
-
     def save(self) -> None:
-        """Write the checkpoint under a temporary name and rename it: a kill at any moment leaves a whole one."""
-        draft = self.checkpoint.with_suffix(".draft")
-        state = {
-            "model": self.wrapped,
-            "optimizer": self.optimizer,
-            "average": self.average.state_dict() if self.average is not None else {},
-            "precision": self.fabric.strategy.precision.state_dict(),
-            "position": asdict(self.position),
-            "processes": self.fabric.world_size,
-        }
-        self.fabric.save(draft, state)
-        if self.fabric.is_global_zero:
-            draft.replace(self.checkpoint)
-        self.fabric.barrier()
-        self._saved_minutes = self.position.minutes
+        """Write a checkpoint of where the training stands."""
+        self.checkpoint.write(self.position)
 
     def resume(self) -> None:
         """Go to where the run folder's checkpoint stands. `UserError` where it was written by another number of processes."""
-        state = {"model": self.wrapped, "optimizer": self.optimizer}
-        rest = self.fabric.load(self.checkpoint, state, strict=False, weights_only=True)
-        if rest["processes"] != self.fabric.world_size:
-            raise UserError(
-                f"{self.checkpoint}: written by {rest['processes']} processes, found {self.fabric.world_size} now, which would draw "
-                "other batches; resume with the same --devices and --nodes"
-            )
-        if self.average is not None:
-            self.average.load_state_dict(rest["average"])
-        self.fabric.strategy.precision.load_state_dict(rest["precision"])
-        self.position = Position(**rest["position"])
-        self.position.epoch_began = min(self.position.epoch_began, self.position.minutes)  # the clock stood still from the checkpoint on
+        self.position = self.checkpoint.read()
 
 
 def compiled(model: nn.Module) -> nn.Module:

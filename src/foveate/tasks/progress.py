@@ -55,12 +55,15 @@ class Report:
             self.board.add_scalar("step/loss", loss, step)
             self.board.add_scalar("step/learning_rate", rate, step)
 
+    def note(self, words: str) -> None:
+        """A line for the user, now."""
+        if self.console is not None:
+            self.console.print(words, highlight=False, soft_wrap=True)
+
     def slow_pictures(self, share: float) -> None:
         """Where the training spends this much of its time waiting for pictures."""
-        if self.console is not None:
-            cures = "more --num-workers if cores are free, pictures stored smaller or weaker augmentation would help"
-            vain = "--precision or a faster device would not"
-            self.console.print(f"{share:.0%} of the time goes into waiting for pictures: {cures}; {vain}", highlight=False, soft_wrap=True)
+        cures = "more --num-workers if cores are free, pictures stored smaller or weaker augmentation would help"
+        self.note(f"{share:.0%} of the time goes into waiting for pictures: {cures}; --precision or a faster device would not")
 
     def rows(self, rows: Rows) -> None:
         """After every epoch; the last row is the new one."""

@@ -99,6 +99,8 @@ def _train(fabric: Fabric, settings: TrainSettings) -> dict[str, Any]:
         training = Training(fabric, prepared.model, settings, length, run.checkpoint, report)
         if settings.resume is not None:
             training.resume()
+            if training.finished:
+                report.note("this training had come to its end: nothing is left to train, its model is measured again")
         loader = stream_loader(task.examples, _stream(fabric, settings, task, training.position.step), settings.num_workers)
         with report:
             training.run(task, loader)
@@ -164,6 +166,7 @@ def _left(
         "pictures": len(results),
         "figures": figures,
         "steps": training.position.step,
+        "epochs": training.position.step / training.length.steps_per_epoch,
         "minutes": training.position.minutes,
         "images_per_second": rows[-1]["images_per_second"],
     }

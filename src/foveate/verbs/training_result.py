@@ -19,6 +19,7 @@ class TrainResult:
         figures: of the shipped weights, shares of 1: `loss`, `top1` and perhaps `top5`; `box_ap`, `mask_ap` ...; `miou` ...; with averaging
             also `last_top1`... of the raw ones.
         steps: weight updates.
+        epochs: passes over the training pictures that they make up.
         minutes: of wall-clock time, evaluations included.
         images_per_second: training pictures per second of the last epoch, over all processes.
         replaced: broken training pictures, and how often another one took their place.
@@ -30,6 +31,7 @@ class TrainResult:
     pictures: int
     figures: dict[str, float]
     steps: int
+    epochs: float
     minutes: float
     images_per_second: float
     replaced: dict[str, int]
@@ -40,7 +42,10 @@ class TrainResult:
         shares = [f"{words} {self.figures[name]:.2%}" for name, words in names.items() if name in self.figures]
         shares += [f"loss {self.figures['loss']:.4f}"] if "loss" in self.figures else []
         text = f"{self.model}: {', '.join(shares)} on {self.pictures} held-out pictures"
-        text += f"; {self.steps} steps in {self.minutes:.1f} min, {self.images_per_second:.0f} pictures/s; run folder {self.run}"
+        text += f"; {self.steps} steps ({self.epochs:.3g} epochs) in {self.minutes:.1f} min, {self.images_per_second:.0f} pictures/s"
+        text += f"; run folder {self.run}"
+        if self.epochs < 1:
+            text += f"\nstopped after {self.epochs:.0%} of the first epoch: hardly trained; more --max-minutes or --steps would help most"
         if self.replaced:
             text += f"\n{len(self.replaced)} broken training pictures, each time replaced by another: {'; '.join(self.replaced)}"
         return text

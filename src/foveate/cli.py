@@ -18,7 +18,7 @@ from rich.console import Console
 from foveate.data.opening import likely_task
 from foveate.errors import UserError
 from foveate.memory import keep_freed_memory
-from foveate.option_words import HelpFormatter, complaint, usage
+from foveate.option_words import HelpFormatter, Wording
 from foveate.recipes import list_recipes, load_recipe, with_task_defaults
 from foveate.tasks.settings import TrainSettings
 from foveate_command import VERBS
@@ -31,20 +31,20 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
     """Run `foveate verb arguments` and print its result; the exit code: 0, 2 for a user's mistake, 130 when interrupted."""
     quieten_libraries()
     keep_freed_memory()
-    debug = "--debug" in arguments
-    function = getattr(import_module(f"foveate.verbs.{verb}"), verb)
-    parameters = inspect.signature(TrainSettings if verb == "train" else function).parameters
+    debug, wording = "--debug" in arguments, Wording(verb, ())
     try:
-        switches = [name for name, parameter in parameters.items() if parameter.annotation in (bool, bool | None)]
+        function = getattr(import_module(f"foveate.verbs.{verb}"), verb)
+        wording = wording_of(verb, function)
+        switches = [name for name, parameter in wording.parameters.items() if parameter.annotation in (bool, bool | None)]
         arguments = fill_switches([hyphens_to_underscores(argument) for argument in arguments], switches)
         options = vars(make_parser(verb, function, arguments).parse_args(arguments))
-        values = {name: options[name] for name in parameters}
+        values = {name: options[name] for name in wording.parameters}
         result = function(TrainSettings(**values), option_names(arguments)) if verb == "train" else function(**values)
         return show(result, options["json"])
     except (UserError, ArgumentError) as error:
         if debug:
             traceback.print_exc()
-        lines = str(error).splitlines() if isinstance(error, UserError) else [complaint(str(error), parameters)]
+        lines = str(error).splitlines() if isinstance(error, UserError) else [wording.complaint(str(error))]
         sys.stderr.writelines(f"foveate {verb}: {' '.join(line.split())}\n" for line in lines)
         return USER_ERROR
     except KeyboardInterrupt as interrupt:
@@ -52,28 +52,31 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
         return INTERRUPTED
 
 
+def wording_of(verb: str, function: Callable[..., Any]) -> Wording:
+    """How the verb's parameters are called; those of `train` are the fields of `TrainSettings`, and a recipe."""
+    if verb == "train":
+        return Wording(verb, inspect.signature(TrainSettings).parameters.values(), ("recipe",))
+    return Wording(verb, inspect.signature(function).parameters.values())
+
+
 def make_parser(verb: str, function: Callable[..., Any], arguments: Sequence[str]) -> ArgumentParser:
     """The options of a verb, from its signature; for `train` from `TrainSettings`, with the recipe named in `arguments` as defaults."""
-    source = TrainSettings if verb == "train" else function
-    helps = {entry.arg_name: entry.description for entry in docstring_parser.parse(source.__doc__ or "").params}
-    parameters = list(inspect.signature(source).parameters.values())
-    open_ones = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    positional = [p for p in open_ones if p is open_ones[0] or p.default is p.empty]
+    wording, source = wording_of(verb, function), TrainSettings if verb == "train" else function
     parser = ArgumentParser(
         prog=f"foveate {verb}",
-        usage=usage(verb, positional, parameters),
+        usage=wording.usage(),
         description=VERBS[verb],
         formatter_class=HelpFormatter,
         exit_on_error=False,
         allow_abbrev=False,
     )
-    for parameter in positional:
+    helps = {entry.arg_name: entry.description for entry in docstring_parser.parse(source.__doc__ or "").params}
+    for parameter in wording.positional:
         add_positional(parser, parameter, helps.get(parameter.name) or "")
-    names = {parameter.name for parameter in positional}
+    names = {parameter.name for parameter in wording.positional}
     if verb == "train":
-        parser.add_argument(
-            "--recipe", type=str, help=f"settings by name, which explicit options override: {', '.join(list_recipes())}; or a file"
-        )
+        recipes = f"settings by name, which explicit options override: {', '.join(list_recipes())}; or a file"
+        parser.add_argument("--recipe", type=str, help=recipes)
         parser.add_class_arguments(TrainSettings, skip=names, fail_untyped=True)
         parser.set_defaults(training_defaults(arguments))
     else:
@@ -90,11 +93,15 @@ def training_defaults(arguments: Sequence[str]) -> dict[str, Any]:
     The task is the one that is named, the recipe's, or what the data is recognised as.
     """
     name = option_value(arguments, "--recipe")
+    if option_value(arguments, "--resume") is not None:
+        if name is not None:
+            raise UserError(f"recipe: found {name} beside --resume, expected one of them: a resumed run has its own settings; leave it out")
+        return {}
     recipe = load_recipe(name) if name else {}
     TrainSettings.from_plain(recipe)
     task = option_value(arguments, "--task") or recipe.get("task", "auto")
     data = first_positional(arguments)
-    if task == "auto" and data is not None and option_value(arguments, "--resume") is None:
+    if task == "auto" and data is not None:
         task = likely_task(data)
     return with_task_defaults(recipe, task)
 

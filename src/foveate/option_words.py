@@ -3,7 +3,7 @@
 import inspect
 import re
 from argparse import SUPPRESS, Action
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
@@ -12,23 +12,25 @@ from jsonargparse import DefaultHelpFormatter
 
 from foveate.errors import did_you_mean
 
+LETTERS = {int: "N", float: "X"}
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", Path: "a path", NoneType: "null for none"}
-WRONG_VALUE = re.compile(r'Parser key "(?P<name>\w+)":.*[Vv]alue: (?P<found>.*)', re.DOTALL)
+OF_EVERY_VERB = ("json", "debug", "help")
+WRONG_VALUE = re.compile(r'Parser key "(?P<name>\w+)":.*?(?:Got|Given) value: (?P<found>.*)', re.DOTALL)
 UNKNOWN = re.compile(r"unrecognized arguments: (?P<found>.*)", re.DOTALL)
+MISSING = re.compile(r"the following arguments are required: (?P<names>[\w, ]+)")
+NO_VALUE = re.compile(r"argument (?P<name>--[\w.]+): expected (?:one|at least one) argument")
 
 
 class HelpFormatter(DefaultHelpFormatter):
     """jsonargparse's help as it is typed: hyphens in the names of options, a letter for a number, defaults where there are any."""
 
     def format_help(self) -> str:
-        return re.sub(r"(?<=--)[\w.]+", lambda name: name[0].replace("_", "-"), super().format_help())
+        return typed(super().format_help())
 
     def _get_default_metavar_for_optional(self, action: Action) -> str:
-        kind = super()._get_type_str(action) or ""
-        letters = {"int": "N", "float": "X"}
-        return next(
-            (letter for start, letter in letters.items() if kind.startswith(start)), super()._get_default_metavar_for_optional(action)
-        )
+        hint = getattr(action, "_typehint", None)
+        kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        return next((LETTERS[kind] for kind in kinds if kind in LETTERS), super()._get_default_metavar_for_optional(action))
 
     def _get_help_string(self, action: Action) -> str:
         text, default = action.help or "", action.default
@@ -37,27 +39,63 @@ class HelpFormatter(DefaultHelpFormatter):
         return f"{text} (default: {str(default).lower() if isinstance(default, bool) else default})"
 
 
-def usage(verb: str, positional: Sequence[inspect.Parameter], parameters: Sequence[inspect.Parameter]) -> str:
-    """The first line of a verb's help: what it cannot do without, the rest as "[options]"."""
-    words = ["foveate", verb]
-    for parameter in positional:
-        name = parameter.name.upper() + " ..." * (get_origin(parameter.annotation) is list)
-        words.append(name if parameter.default is parameter.empty else f"[{name}]")
-    needed = [parameter.name for parameter in parameters if parameter not in positional and parameter.default is parameter.empty]
-    words += [f"--{name.replace('_', '-')} {name.upper()}" for name in needed]
-    return " ".join([*words, "[options]"])
+def typed(text: str) -> str:
+    """The text with hyphens in the names of options, as they are typed: --batch-size, which is batch_size inside."""
+    return re.sub(r"(?<=--)[\w.]+", lambda name: name[0].replace("_", "-"), text)
 
 
-def complaint(message: str, parameters: Mapping[str, inspect.Parameter]) -> str:
-    """One line for the user of what jsonargparse says about options made from `parameters`; what is unknown here stays as it is."""
-    wrong, unknown = WRONG_VALUE.match(message), UNKNOWN.match(message)
-    if wrong is not None and wrong["name"] in parameters:
-        return f"{wrong['name']}: found {wrong['found'].strip()!r}, expected {expected(parameters[wrong['name']].annotation)}"
-    if unknown is not None:
-        words = [word.partition("=")[0].replace("_", "-") for word in unknown["found"].split() if word.startswith("--")]
-        known = [f"--{name.replace('_', '-')}" for name in parameters]
-        return f"unrecognized arguments: {unknown['found']}{did_you_mean(words, known) or '; --help lists the options'}"
-    return " ".join(message.split())
+class Wording:
+    """How a verb's parameters are called on the command line.
+
+    Args:
+        verb: its name.
+        parameters: of its function, or of `TrainSettings`.
+        more: options beside them, such as "recipe".
+    """
+
+    def __init__(self, verb: str, parameters: Iterable[inspect.Parameter], more: Sequence[str] = ()) -> None:
+        self.verb, self.parameters = verb, {parameter.name: parameter for parameter in parameters}
+        self.positional = positional(list(self.parameters.values()))
+        self.options = [f"--{name}" for name in (*self.parameters, *more, *OF_EVERY_VERB) if name not in self._places()]
+
+    def _places(self) -> list[str]:
+        return [parameter.name for parameter in self.positional]
+
+    def usage(self) -> str:
+        """The verb with what it cannot do without; the rest is "[options]"."""
+        words = ["foveate", self.verb]
+        for parameter in self.positional:
+            name = parameter.name.upper() + " ..." * (get_origin(parameter.annotation) is list)
+            words.append(name if parameter.default is parameter.empty else f"[{name}]")
+        needed = [name for name, one in self.parameters.items() if one not in self.positional and one.default is one.empty]
+        words += [typed(f"--{name} {name.upper()}") for name in needed]
+        return " ".join([*words, "[options]"])
+
+    def complaint(self, message: str) -> str:
+        """One line for the user of what the parser says; what is not known here stays as it is."""
+        if (wrong := WRONG_VALUE.match(message)) is not None and wrong["name"] in self.parameters:
+            return f"{wrong['name']}: found {wrong['found'].strip()!r}, expected {expected(self.parameters[wrong['name']].annotation)}"
+        if (unknown := UNKNOWN.match(message)) is not None:
+            return self._unknown(unknown["found"])
+        if (missing := MISSING.match(message)) is not None:
+            names = [name.upper() if name in self._places() else typed(f"--{name}") for name in missing["names"].split(", ")]
+            return f"found no {' and no '.join(names)}, expected {self.usage()}"
+        if (valueless := NO_VALUE.match(message)) is not None:
+            return f"{typed(valueless['name'])}: found nothing behind it, expected a value"
+        return " ".join(message.split())
+
+    def _unknown(self, found: str) -> str:
+        names = [word.partition("=")[0] for word in found.split() if word.startswith("--")]
+        if any(name.removeprefix("--") in self._places() for name in names):
+            return f"found {typed(found)}, expected it without a name: {self.usage()}"
+        near = did_you_mean(map(typed, names), map(typed, self.options))
+        return f"found {typed(found)}, expected {self.usage()}{near or f'; foveate {self.verb} --help lists them'}"
+
+
+def positional(parameters: Sequence[inspect.Parameter]) -> list[inspect.Parameter]:
+    """What stands on the command line without a name: the first parameter, and others without a default, but for keyword-only ones."""
+    open_ones = [parameter for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
+    return [parameter for parameter in open_ones if parameter is open_ones[0] or parameter.default is parameter.empty]
 
 
 def expected(annotation: Any) -> str:
@@ -68,7 +106,7 @@ def expected(annotation: Any) -> str:
     if isinstance(annotation, UnionType):
         return ", or ".join(map(expected, inner))
     if get_origin(annotation) is list:
-        return f"a list such as [a, b], each {expected(inner[0])}"
+        return "a list such as [8, 11]" if inner[0] is int else f"one or more, each {expected(inner[0])}"
     if get_origin(annotation) is dict:
         return "options with values, as in --model-options.paths 2"
-    return WORDS[annotation]
+    return WORDS.get(annotation, str(annotation))

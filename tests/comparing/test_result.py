@@ -41,4 +41,4 @@ def test_rows_say_whether_they_are_told_apart() -> None:
     scatter = 2 / (2 + 200 + math.sqrt(200 * 202))  # Student's t with 2 degrees of freedom at 0.2 / sqrt(0.0002)
     assert [row["p"] for row in record["rows"]] == [None, pytest.approx(scatter)], "the larger: of trainings, beside 1e-9 of the pictures"
     assert "| resnet18 | 41.0% | 1.4 | 2 | 0.005 | yes |" in RESULT.markdown()
-    assert "told apart: where p is below 0.05, 5% over the only pair" in RESULT.markdown()
+    assert "told apart: where p is below 0.05, 5% over all pairs of models" in RESULT.markdown()

@@ -69,21 +69,22 @@ BEST = row("best", 0.60, 0.64)
         (
             [BEST, row("quick", 0.61, 0.61, speed=25.0, p=0.4)],
             "Take quick: at 61.0% ± 0.0 it cannot be told from the best, best at 62.0% ± 2.8 (p = 0.4 on 372 pictures; p = 0.7 over the "
-            "trainings), "
-            "and is 2.5 times as fast.",
+            "trainings; below 0.05 is asked for), and is 2.5 times as fast.",
         ),
         (
             [BEST, row("slow", 0.61, 0.61, speed=5.0, p=0.4)],
-            "Take best: 62.0% ± 2.8. slow, at 61.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures; p = 0.7 "
-            "over the trainings), but best is 2.0 times as fast.",
+            "Take best: 62.0% ± 2.8. slow, at 61.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures; p = 0.7 over the trainings; "
+            "below 0.05 is asked for), but best is 2.0 times as fast.",
         ),
         (
             [BEST, row("hardly", 0.61, 0.61, speed=10.5, p=0.4)],
-            "Take best: 62.0% ± 2.8. hardly, at 61.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures; p = 0.7 over the trainings).",
+            "Take best: 62.0% ± 2.8. hardly, at 61.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures; p = 0.7 over the trainings; "
+            "below 0.05 is asked for).",
         ),
         (
             [BEST, row("far", 0.50, 0.50, speed=25.0, p=0.4)],
-            "Take best: 62.0% ± 2.8. far, at 50.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures; p = 0.11 over the trainings).",
+            "Take best: 62.0% ± 2.8. far, at 50.0% ± 0.0, cannot be told from it (p = 0.4 on 372 pictures; p = 0.11 over the trainings; "
+            "below 0.05 is asked for).",
         ),
         (
             [row("best", 0.8, 0.802), row("quick", 0.55, 0.55, speed=25.0, p=0.001)],
@@ -96,8 +97,8 @@ BEST = row("best", 0.60, 0.64)
         ),
         (
             [row("best", 0.6, speed=None), row("second", 0.59, p=0.5)],
-            "Take best: 60.0%. second, at 59.0%, cannot be told from it (p = 0.5 on 372 pictures; one training each: the difference may be "
-            "chance).",
+            "Take best: 60.0%. second, at 59.0%, cannot be told from it (p = 0.5 on 372 pictures; below 0.05 is asked for; one training "
+            "each: the difference may be chance).",
         ),
     ],
 )

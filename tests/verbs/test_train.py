@@ -18,6 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from foveate.card import ModelCard
+from foveate.cli import run_verb
 from foveate.errors import UserError
 from foveate.opening import open_model
 from foveate.run import RunFolder
@@ -336,12 +337,27 @@ def test_a_resumed_run_keeps_its_folder_and_its_free_settings(trained):
     assert resumed.epochs != kept.epochs
     with pytest.raises(UserError, match=f"epochs: found {resumed.epochs}, expected {kept.epochs} as in .*--weights {result.run} --out NEW"):
         module._continued(resumed, {"resume", "epochs"})
+    assert module._continued(resumed, {"precision", "task"}).precision == kept.precision, "auto is no choice"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--epochs", str(TrainSettings().epochs)], "a resumed run keeps its settings, a new one can start from its weights"),
+        (["--recipe", "quick"], "recipe: found quick beside --resume"),
+        (["--task", "detect"], "task: found detect"),
+    ],
+)
+def test_the_command_line_tells_a_resumed_run_what_was_typed(trained, capsys, arguments, expected):
+    _, result = trained
+    assert run_verb("train", ["--resume", str(result.run), *arguments]) == 2
+    assert expected in capsys.readouterr().err
 
 
 def test_a_training_that_saw_few_pictures_says_so():
     made = TrainResult(Path("run"), "fvit_tiny", 10, 20, {"top1": 0.1, "loss": 2.3}, 3, 0.25, 0.1, 9.0, {})
-    assert "stopped after 25% of the first epoch: hardly trained" in str(made)
-    assert "hardly" not in str(replace(made, epochs=1.0))
+    assert "3 steps (0.25 epochs)" in str(made) and "ended after 25% of its first epoch" in str(made)
+    assert "first epoch" not in str(replace(made, epochs=1.0)) and "(1000 epochs)" in str(replace(made, epochs=1000.0))
 
 
 def test_a_short_training_gets_a_short_warmup(tiny):

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import comb
 from typing import Literal
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -11,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from foveate.comparing.summary import CHANCE, Row, alike, chance
+from foveate.comparing.summary import CHANCE, Row, alike, asked_for, chance
 from foveate.metric_names import spoken
 
 Budget = Literal["epochs", "minutes"]
@@ -68,12 +67,12 @@ class Comparison:
 
     def notes(self) -> list[str]:
         """What the columns mean."""
-        pairs = max(1, comb(len(self.rows), 2))
+        scatter = "Welch's test over trainings, where there are several"
+        tests = f"the exact sign test over pictures or, where larger, {scatter}" if any(row.test for row in self.rows) else scatter
         return [
             f"{spoken(self.figure)} on {self.pictures:,} pictures of {self.data} ({self.split}): mean and standard deviation over trainings"
-            "; p: how often chance alone would set a model as far from the best, by the exact sign test over pictures or, where larger and "
-            f"there are several trainings, Welch's test over these; told apart: where p is below {CHANCE / pairs:.2g}, "
-            f"{CHANCE:.0%} over {'the only pair' if pairs == 1 else f'all {pairs} pairs'}.",
+            f"; p: how often chance alone would set a model as far from the best, by {tests}; told apart: where p is below "
+            f"{asked_for(len(self.rows)):.2g}, {CHANCE:.0%} over all pairs of models.",
             f"M: million parameters; minutes and steps: of one training; pictures/s, peak MiB, GMACs: inference of the backbone, batch "
             f"{SPEED_BATCH} (1 to detect and segment), float32, median of {SPEED_ROUNDS} rounds in turns on this machine.",
             *([f"{self.aside} finished trainings left aside: not every model has finished their seeds"] if self.aside else []),

@@ -116,25 +116,30 @@ def _rights(model: str, seeds: set[int], outcomes: Sequence[Outcome]) -> Mapping
 
 
 def chance(best: Row, other: Row) -> float | None:
-    """How often chance alone would set `other` as far from the best: the larger p of the pictures and of the trainings, None without both.
+    """How often chance alone would set `other` as far from the best: the larger p of the test over pictures and of that over trainings.
 
-    The test over trainings is `welch_p`, where both have several.
+    None where there is neither test.
     """
-    pictures, trainings = other.test.p if other.test is not None else None, trainings_p(best, other)
+    pictures, trainings = other.test.p if other.test is not None else None, _trainings_p(best, other)
     return max((p for p in (pictures, trainings) if p is not None), default=None)
 
 
-def trainings_p(best: Row, other: Row) -> float | None:
+def _trainings_p(best: Row, other: Row) -> float | None:
     return None if best.deviation is None or other.deviation is None else welch_p(best.figures, other.figures)
+
+
+def asked_for(models: int) -> float:
+    """Below which p models are told apart: 5%, divided by the number of pairs among them, since the best was found by looking."""
+    return CHANCE / max(1, comb(models, 2))
 
 
 def alike(best: Row, other: Row, models: int) -> bool:
     """Whether the figures cannot tell `other` from the best: where the pictures, or the scatter over trainings, leave it to chance.
 
-    At 5% divided by the number of pairs among the models, since the best was found by looking. Without a test nothing can be told.
+    Without a test nothing can be told.
     """
     p = chance(best, other)
-    return p is None or p >= CHANCE / comb(models, 2)
+    return p is None or p >= asked_for(models)
 
 
 def recommend(rows: Sequence[Row]) -> str:
@@ -149,16 +154,15 @@ def recommend(rows: Sequence[Row]) -> str:
     near = [row for row in equals if row.mean >= best.mean - MARGIN and _times(row, best) >= NOTABLY]
     if near:
         choice = max(near, key=lambda row: _times(row, best))
-        text = (
-            f"Take {choice.model}: at {_share(choice)} it cannot be told from the best, {best.model} at {_share(best)}{_why(choice, best)}"
-        )
-        return f"{text}, and is {_times(choice, best):.1f} times as fast."
+        beside = f"the best, {best.model} at {_share(best)}{_why(choice, best, len(rows))}"
+        return f"Take {choice.model}: at {_share(choice)} it cannot be told from {beside}, and is {_times(choice, best):.1f} times as fast."
     second = others[0]
+    why = _why(second, best, len(rows))
     if second in equals:
         slower = _times(best, second)
         speed = f", but {best.model} is {slower:.1f} times as fast" if slower >= NOTABLY else ""
-        return f"Take {best.model}: {_share(best)}. {second.model}, at {_share(second)}, cannot be told from it{_why(second, best)}{speed}."
-    ahead = f"{100 * (best.mean - second.mean):.1f} points ahead of {second.model}{_why(second, best)}"
+        return f"Take {best.model}: {_share(best)}. {second.model}, at {_share(second)}, cannot be told from it{why}{speed}."
+    ahead = f"{100 * (best.mean - second.mean):.1f} points ahead of {second.model}{why}"
     fastest = max(others, key=lambda row: _times(row, best))
     times = _times(fastest, best)
     price = f"; the fastest, {fastest.model}, reaches {_share(fastest)} and is {times:.1f} times as fast" if times >= NOTABLY else ""
@@ -169,11 +173,13 @@ def _share(row: Row) -> str:
     return f"{row.mean:.1%}" + ("" if row.deviation is None else f" ± {100 * row.deviation:.1f}")
 
 
-def _why(row: Row, best: Row) -> str:
+def _why(row: Row, best: Row, models: int) -> str:
     """What the judgement rests on."""
+    trainings = _trainings_p(best, row)
     reasons = [] if row.test is None else [f"p = {row.test.p:.2g} on {row.test.pictures:,} pictures"]
-    scatter = trainings_p(best, row)
-    reasons += [] if scatter is None else [f"p = {scatter:.2g} over the trainings"]
+    reasons += [] if trainings is None else [f"p = {trainings:.2g} over the trainings"]
+    if reasons and alike(best, row, models):
+        reasons.append(f"below {asked_for(models):.2g} is asked for")
     single = [row.deviation is None, best.deviation is None]
     if any(single):
         reasons.append("one training each: the difference may be chance" if all(single) else "one training of one of them")

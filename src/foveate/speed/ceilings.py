@@ -50,6 +50,5 @@ def _best_seconds(run: Callable[[], object], device: str) -> float:
 
 def synchronize(device: str) -> None:
     """Wait until the device has done all that was asked of it; a processor always has."""
-    kind = torch.device(device).type
-    if kind in ("cuda", "mps", "xpu"):
-        getattr(torch, kind).synchronize()
+    if torch.device(device).type != "cpu":
+        torch.accelerator.synchronize(torch.device(device))

@@ -134,7 +134,7 @@ class Subject:
     def _warm_up(self) -> int:
         """Passes of a round of about a second; some run first, so that kernels are chosen and memory is there."""
         if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+            torch.cuda.reset_peak_memory_stats(self.device)
         for _ in range(WARM_UP_PASSES):
             seconds = self._timed()
         return max(1, math.ceil(ROUND_SECONDS / seconds))
@@ -152,7 +152,7 @@ class Subject:
 
     def peak_bytes(self) -> int:
         """Largest memory so far: on CUDA what PyTorch gave out; otherwise the process's resident size beyond that before the model."""
-        return torch.cuda.max_memory_allocated() if self.device.type == "cuda" else _resident() - self._before
+        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else _resident() - self._before
 
 
 def _resident() -> int:

@@ -51,11 +51,11 @@ class Training:
         model: changed in place; its learning rates and frozen parts are settled here.
         settings: of the training.
         length: see `Length`.
-        checkpoint: the file that a killed training goes on from.
+        file: the checkpoint that a killed training goes on from.
         report: what the user sees meanwhile.
     """
 
-    def __init__(self, fabric: Fabric, model: nn.Module, settings: TrainSettings, length: Length, checkpoint: Path, report: Report) -> None:
+    def __init__(self, fabric: Fabric, model: nn.Module, settings: TrainSettings, length: Length, file: Path, report: Report) -> None:
         self.fabric, self.settings, self.length, self.report = fabric, settings, length, report
         self.sharded = settings.strategy == "fsdp"
         if settings.freeze_backbone:
@@ -68,7 +68,7 @@ class Training:
         # fp16 rescales the gradients before they are clipped, which fused optimisers do not allow
         optimizer = make_optimizer(model, settings, fused=fabric.device.type in ("cpu", "cuda") and settings.precision != "fp16")
         self.wrapped, self.optimizer = fabric.setup(compiled(model) if settings.compile else model, optimizer)
-        self.checkpoint = Checkpoint(checkpoint, fabric, self.wrapped, self.optimizer, self.average)
+        self.checkpoint = Checkpoint(file, fabric, self.wrapped, self.optimizer, self.average)
         self.schedule = make_schedule(settings, length.pictures_per_update)
         self.position = Position()
         self.watch = LoaderWatch(length.steps_per_epoch)

@@ -72,12 +72,12 @@ def _continued(given: TrainSettings, named: Collection[str]) -> TrainSettings:
     free = {}
     for name in (entry.name for entry in fields(TrainSettings)):
         value, own = getattr(given, name), getattr(kept, name)
-        chosen = name in named or value != getattr(default, name)
+        chosen = value != "auto" and (name in named or value != getattr(default, name))
         if name in FREE_ON_RESUME:
             free[name] = value if chosen else own
         elif chosen and value != own:
-            instead = f"for another training start from its weights: --weights {given.resume} --out NEW"
-            raise UserError(f"{name}: found {value}, expected {own} as in {run.recipe}; a resumed run keeps its settings, {instead}")
+            instead = f", a new one can start from its weights: --weights {given.resume} --out NEW" if run.weights.is_file() else ""
+            raise UserError(f"{name}: found {value}, expected {own} as in {run.recipe}; a resumed run keeps its settings{instead}")
     return replace(kept, **free)
 
 

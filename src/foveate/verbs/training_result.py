@@ -42,10 +42,12 @@ class TrainResult:
         shares = [f"{words} {self.figures[name]:.2%}" for name, words in names.items() if name in self.figures]
         shares += [f"loss {self.figures['loss']:.4f}"] if "loss" in self.figures else []
         text = f"{self.model}: {', '.join(shares)} on {self.pictures} held-out pictures"
-        text += f"; {self.steps} steps ({self.epochs:.3g} epochs) in {self.minutes:.1f} min, {self.images_per_second:.0f} pictures/s"
+        text += (
+            f"; {self.steps} steps ({round(self.epochs, 2):g} epochs) in {self.minutes:.1f} min, {self.images_per_second:.0f} pictures/s"
+        )
         text += f"; run folder {self.run}"
         if self.epochs < 1:
-            text += f"\nstopped after {self.epochs:.0%} of the first epoch: hardly trained; more --max-minutes or --steps would help most"
+            text += f"\nit ended after {int(100 * self.epochs)}% of its first epoch; --max-minutes or --steps can give it more"
         if self.replaced:
             text += f"\n{len(self.replaced)} broken training pictures, each time replaced by another: {'; '.join(self.replaced)}"
         return text

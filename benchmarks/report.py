@@ -62,7 +62,9 @@ def dense_table(record: dict[str, Any]) -> str:
 
 def study_rows(record: dict[str, Any]) -> str:
     """The rows of `studies.py`, the best first, and how far each is from the first: a row that is not told apart may differ by chance."""
-    rows = [["model", "top-1", "±", "behind", "p", "told apart", "parameters", "GMACs", "inference, pictures/s"]]
+    several = any(row["deviation"] is not None for row in record["rows"])
+    apart_by = "told apart" if several else "told apart by pictures"
+    rows = [["model", "top-1", "±", "points behind", "p", apart_by, "parameters", "GMACs", "inference, pictures/s"]]
     best = record["rows"][0]
     for row in record["rows"]:
         spread = "-" if row["deviation"] is None else f"{100 * row['deviation']:.1f}"

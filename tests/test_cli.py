@@ -31,7 +31,7 @@ def test_door_answers_without_torch() -> None:
     [
         (["trian"], "found 'trian', expected one of train"),
         (["models", "x*"], "found no name that matches 'x*'"),
-        (["models", "--pattern", "x"], "found --pattern x, expected it without a name: foveate models [PATTERN] [options]"),
+        (["models", "--pattern", "x"], "found --pattern, expected its value alone: foveate models [PATTERN] [options]"),
         (["train", "/nowhere/at/all"], "/nowhere/at/all"),
         (["train", "digits", "--recipe", "digits_fvti"], "digits_fvit"),
         (["train", "digits", "--epochs", "many"], "epochs: found 'many', expected a whole number"),

@@ -37,7 +37,7 @@ USAGE = "foveate verb SOURCE DATA --model MODEL [options]"
         ("unrecognized arguments: --jsn", f"found --jsn, expected {USAGE}; did you mean --json?"),
         ("unrecognized arguments: --xyz", f"found --xyz, expected {USAGE}; foveate verb --help lists them"),
         ("unrecognized arguments: more", f"found more, expected {USAGE}; foveate verb --help lists them"),
-        ("unrecognized arguments: --data digits", f"found --data digits, expected it without a name: {USAGE}"),
+        ("unrecognized arguments: --data digits", f"found --data digits, expected its value alone: {USAGE}"),
         ("the following arguments are required: data, model", f"found no DATA and no --model, expected {USAGE}"),
         ("argument --batch_size: expected one argument", "--batch-size: found nothing behind it, expected a value"),
     ],

@@ -87,7 +87,7 @@ class Wording:
     def _unknown(self, found: str) -> str:
         names = [word.partition("=")[0] for word in found.split() if word.startswith("--")]
         if any(name.removeprefix("--") in self._places() for name in names):
-            return f"found {typed(found)}, expected it without a name: {self.usage()}"
+            return f"found {typed(found)}, expected its value alone: {self.usage()}"
         near = did_you_mean(map(typed, names), map(typed, self.options))
         return f"found {typed(found)}, expected {self.usage()}{near or f'; foveate {self.verb} --help lists them'}"
 

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from foveate.plots.comparison import comparison, frontier
+from foveate.plots.comparison import _courses, comparison, frontier
+from foveate.plots.figure import model_looks, new_figure
 
 NUMBERS = st.floats(0.1, 100, allow_nan=False)
 
@@ -29,3 +31,15 @@ def test_models_without_speed_have_a_curve_and_no_point(tmp_path: Path) -> None:
     out = comparison(rows, curves, tmp_path / "comparison.png", figure="top1", budget="minutes", title="pictures")
     with Image.open(out) as picture:
         assert picture.size[0] > 1000 and len(picture.convert("RGB").getcolors(1 << 20)) > 20
+
+
+def test_trainings_measured_at_the_same_points_are_one_curve_and_others_are_not() -> None:
+    axes = new_figure(4, 3).subplots()
+    curves = {"a": [[(1, 0.2), (2, 0.6)], [(1, 0.4), (2, 0.8)]], "b": [[(1, 0.1), (2, 0.2)], [(1, 0.1), (3, 0.2)]], "c": [[]]}
+    _courses(axes, curves, dict(zip("abc", model_looks(), strict=False)))
+    drawn = [line.get_ydata().tolist() for line in axes.lines]
+    np.testing.assert_allclose(drawn[0], [0.3, 0.7])
+    assert drawn[1:] == [[0.1, 0.2], [0.1, 0.2], []]
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (0.2, 0.8)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b", "c"]

@@ -21,7 +21,8 @@ def comparison(
 ) -> Path:
     """On the left the figure on held-out pictures against measured speed, on the right the learning curves.
 
-    A grey line joins the models that no other beats in both. Bars show the standard deviation over trainings.
+    A grey line joins the models that no other beats in both. Bars show the standard deviation over trainings. Trainings of one model that
+    were measured at the same points are drawn as their mean, in a band from the smallest to the largest.
 
     Args:
         rows: `model`, `mean` and `deviation` (None for a single training) as shares of 1, `images_per_second` (None: not on the left).
@@ -31,7 +32,7 @@ def comparison(
         budget: what the trainings spend, such as "minutes".
         title: over the picture.
     """
-    drawing = new_figure(12, 5, title)
+    drawing = new_figure(14, 5, title)
     against_speed, course = drawing.subplots(1, 2)
     measured = [row for row in rows if row["images_per_second"]]
     looks = dict(zip((row["model"] for row in rows), model_looks(), strict=False))
@@ -69,11 +70,17 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def _courses(axes: Axes, curves: Mapping[str, Sequence[Curve]], looks: Mapping[str, tuple[str, Any, str]]) -> None:
-    for model, trainings in curves.items():
+    """The models in the order of their looks, named beside the axes, where no curve is hidden."""
+    for model in (model for model in looks if model in curves):
+        trainings = [np.array(curve, dtype=float).reshape(-1, 2) for curve in curves[model]]
         colour, style, marker = looks[model]
-        for number, curve in enumerate(trainings):
-            spent, values = np.array(curve, dtype=float).reshape(-1, 2).T
-            label = model if number == 0 else None
-            axes.plot(spent, values, color=colour, linestyle=style, marker=marker, markersize=3, linewidth=1, label=label)
+        look = {"color": colour, "linestyle": style, "marker": marker, "markersize": 3, "linewidth": 1.2}
+        if len({tuple(points[:, 0]) for points in trainings}) == 1:
+            spent, values = trainings[0][:, 0], np.stack([points[:, 1] for points in trainings])
+            axes.plot(spent, values.mean(axis=0), label=model, **look)
+            axes.fill_between(spent, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
+        else:
+            for number, points in enumerate(trainings):
+                axes.plot(*points.T, label=model if number == 0 else None, **look)
     if curves:
-        axes.legend(fontsize=9)
+        axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)

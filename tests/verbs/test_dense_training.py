@@ -188,4 +188,4 @@ def test_a_recipe_of_the_task_stands_below_the_options_where_none_is_named(data,
     assert training_defaults(["--json", "--epochs", "3", "--lr=0.1", str(data["retinanet"])])["task"] == "detect", "options may stand first"
     published = training_defaults([str(data["retinanet"]), "--recipe", "coco_retinanet_1x"])
     assert published == load_recipe("coco_retinanet_1x"), "nothing of the recipe of the task comes into a published one"
-    assert training_defaults([str(data["retinanet"]), "--resume", "RUN"]) == {"task": "auto"}
+    assert training_defaults([str(data["retinanet"]), "--resume", "RUN"]) == {}, "a resumed run has its own"

@@ -31,21 +31,22 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
     """Run `foveate verb arguments` and print its result; the exit code: 0, 2 for a user's mistake, 130 when interrupted."""
     quieten_libraries()
     keep_freed_memory()
-    debug, wording = "--debug" in arguments, Wording(verb, ())
     try:
         function = getattr(import_module(f"foveate.verbs.{verb}"), verb)
         wording = wording_of(verb, function)
         switches = [name for name, parameter in wording.parameters.items() if parameter.annotation in (bool, bool | None)]
         arguments = fill_switches([hyphens_to_underscores(argument) for argument in arguments], switches)
-        options = vars(make_parser(verb, function, arguments).parse_args(arguments))
+        try:
+            options = vars(make_parser(verb, function, arguments).parse_args(arguments))
+        except ArgumentError as error:
+            raise UserError(wording.complaint(str(error))) from error
         values = {name: options[name] for name in wording.parameters}
         result = function(TrainSettings(**values), option_names(arguments)) if verb == "train" else function(**values)
         return show(result, options["json"])
-    except (UserError, ArgumentError) as error:
-        if debug:
+    except UserError as error:
+        if "--debug" in arguments:
             traceback.print_exc()
-        lines = str(error).splitlines() if isinstance(error, UserError) else [wording.complaint(str(error))]
-        sys.stderr.writelines(f"foveate {verb}: {' '.join(line.split())}\n" for line in lines)
+        sys.stderr.writelines(f"foveate {verb}: {' '.join(line.split())}\n" for line in str(error).splitlines())
         return USER_ERROR
     except KeyboardInterrupt as interrupt:
         sys.stderr.write(f"foveate {verb}: {'; '.join(('interrupted', *map(str, interrupt.args)))}\n")

@@ -42,10 +42,8 @@ class TrainResult:
         shares = [f"{words} {self.figures[name]:.2%}" for name, words in names.items() if name in self.figures]
         shares += [f"loss {self.figures['loss']:.4f}"] if "loss" in self.figures else []
         text = f"{self.model}: {', '.join(shares)} on {self.pictures} held-out pictures"
-        text += (
-            f"; {self.steps} steps ({round(self.epochs, 2):g} epochs) in {self.minutes:.1f} min, {self.images_per_second:.0f} pictures/s"
-        )
-        text += f"; run folder {self.run}"
+        text += f"; {self.steps} steps ({round(self.epochs, 2):g} epochs) in {self.minutes:.1f} min"
+        text += f", {self.images_per_second:.0f} pictures/s; run folder {self.run}"
         if self.epochs < 1:
             text += f"\nit ended after {int(100 * self.epochs)}% of its first epoch; --max-minutes or --steps can give it more"
         if self.replaced:

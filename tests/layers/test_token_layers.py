@@ -62,4 +62,4 @@ def test_softmax_scale_is_that_of_the_input_width() -> None:
     tokens = layer.norm1(torch.nn.functional.unfold(x, 7, padding=2, stride=4).transpose(1, 2))
     q, k, v = layer.qkv(tokens).chunk(3, -1)
     attended = v + layer.proj(torch.softmax(q @ k.transpose(1, 2) * 147**-0.5, -1) @ v)
-    torch.testing.assert_close(layer(x), attended + layer.mlp(layer.norm2(attended)), atol=1e-10, rtol=1e-8)
+    torch.testing.assert_close(layer(x), attended + layer.mlp(attended, layer.norm2), atol=1e-10, rtol=1e-8)

@@ -1,6 +1,7 @@
 import pytest
 import timm
 import torch
+from torch import nn
 from torch.nn.functional import gelu
 
 from foveate.factory import create_model
@@ -67,16 +68,17 @@ def test_squeeze_excitation_gates_the_projection_by_the_mean_over_tokens() -> No
     torch.manual_seed(0)
     layer, plain = SEAttention(32, 4), Attention(32, 4)
     plain.load_state_dict({name: value for name, value in layer.state_dict().items() if not name.startswith("se.")})
-    y = plain(x := torch.randn(2, 6, 32))
+    norm = nn.LayerNorm(32)
+    y = plain(x := torch.randn(2, 6, 32), norm)
     gate = torch.sigmoid(torch.relu(y.mean(1) @ layer.se.fc1.weight.T) @ layer.se.fc2.weight.T)
-    torch.testing.assert_close(layer(x), y * gate[:, None])
+    torch.testing.assert_close(layer(x, norm), y * gate[:, None])
 
 
 def test_ghost_mlp_scales_one_third_into_three() -> None:
-    mlp = GhostMlp(8, 0.0)
-    x1 = gelu(mlp.fc1(x := torch.randn(1, 3, 8)))
+    mlp, norm = GhostMlp(8, 0.0), nn.LayerNorm(8)
+    x1 = gelu(mlp.fc1(norm(x := torch.randn(1, 3, 8))))
     as_conv = [gelu(cheap(x1.transpose(1, 2)).transpose(1, 2)) for cheap in (mlp.cheap_operation2, mlp.cheap_operation3)]
-    torch.testing.assert_close(mlp(x), mlp.fc2(torch.cat((x1, *as_conv), -1)))
+    torch.testing.assert_close(mlp(x, norm), mlp.fc2(torch.cat((x1, *as_conv), -1)))
 
 
 def test_dense_widths_grow_and_halve() -> None:

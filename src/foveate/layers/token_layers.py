@@ -8,11 +8,11 @@ import math
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Mlp
 from torch import Tensor, nn
 
 from foveate.layers.dropout import Dropout
 from foveate.layers.in_place import added
+from foveate.layers.mlp import Mlp
 from foveate.layers.soft_split import split_norm_linear
 
 DENOMINATOR_EPS = 1e-8
@@ -73,8 +73,7 @@ class TokenPerformer(nn.Module):
         self.proj = nn.Linear(width, width)
         self.drop = Dropout(drop)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, width)
-        self.mlp.drop2 = Dropout(drop)
+        self.mlp = Mlp(width, width, drop=drop)
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         with torch.autocast(x_bchw.device.type, enabled=False):
@@ -84,7 +83,7 @@ class TokenPerformer(nn.Module):
             )
             k, q, v = kqv.chunk(3, dim=-1)
             x = v + self.drop(self.proj(performer_attention(q, k, v, self.random_features)))
-            return added(x, self.mlp(self.norm2(x)))
+            return added(x, self.mlp(x, self.norm2))
 
 
 class TokenTransformer(nn.Module):
@@ -115,4 +114,4 @@ class TokenTransformer(nn.Module):
         q, k, v = qkv.chunk(3, dim=-1)
         attended = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], scale=self.scale)[:, 0]
         x = v + self.proj(attended)
-        return added(x, self.mlp(self.norm2(x)))
+        return added(x, self.mlp(x, self.norm2))

@@ -17,18 +17,18 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from timm.layers import DropPath, Mlp, trunc_normal_
+from timm.layers import DropPath, trunc_normal_
 from timm.models import adapt_input_conv, build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from foveate.layers.choices import check_choice
-from foveate.layers.dropout import Dropout
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import Activation, GaborStart, LearnableGaborFilter, released_order
 from foveate.layers.in_place import added, batch_norm, gelu
 from foveate.layers.mixers import MixerName, make_mixer
+from foveate.layers.mlp import Mlp
 from foveate.layers.padding import pad_end
 from foveate.layers.position import ConvPositionEmbedding
 from foveate.layers.token_stage import map_to_tokens
@@ -111,7 +111,7 @@ class BionicFocalVisionBlock(nn.Module):
         if self.token_order == "released":
             response = released_order(response)
         x = added(x, self.drop_path1(response))
-        return added(x, self.drop_path2(self.ffn(self.norm2(x))))
+        return added(x, self.drop_path2(self.ffn(x, self.norm2)))
 
 
 class Stage(nn.Module):
@@ -213,9 +213,7 @@ class FViT(nn.Module):
         def make_ffn(width: int) -> nn.Module:
             hidden = int(width * mlp_ratio)
             if paths == 0:
-                plain = Mlp(width, hidden)
-                plain.drop1 = plain.drop2 = Dropout(proj_drop_rate)
-                return plain
+                return Mlp(width, hidden, inner_drop=proj_drop_rate, drop=proj_drop_rate)
             return MultiPathFeedForward(width, hidden, paths=paths, untouched=untouched_paths, drop=proj_drop_rate)
 
         mixers = (mixer,) * len(depths) if isinstance(mixer, str) else tuple(mixer)

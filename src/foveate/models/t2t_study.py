@@ -35,8 +35,8 @@ class SEAttention(Attention):
         super().__init__(width, num_heads)
         self.se = SqueezeExcitation(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.se(super().forward(x))
+    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        return self.se(super().forward(x, norm))
 
 
 class SET2TViT(T2TViT):
@@ -105,7 +105,7 @@ class DenseT2TViT(T2TViT):
 
 
 class GhostAttention(nn.Module):
-    """Attention whose q, k and v are each half computed and half a cheap per-channel scale of it: (B, T, D) -> (B, T, D)."""
+    """Attention over `norm(x)` whose q, k and v are each half computed and half a cheap per-channel scale of it: (B, T, D) -> (B, T, D)."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -121,7 +121,8 @@ class GhostAttention(nn.Module):
         half = linear(x)
         return torch.cat((half, scale_channels(half, cheap)), dim=-1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        x = norm(x)
         q = self._heads(x, self.q, self.cheap_operation_q)
         k = self._heads(x, self.k, self.cheap_operation_k)
         v = self._heads(x, self.v, self.cheap_operation_v)
@@ -129,7 +130,7 @@ class GhostAttention(nn.Module):
 
 
 class GhostMlp(nn.Module):
-    """MLP of ratio 3 of which one third is computed and two thirds are cheap scales of it: (B, T, D) -> (B, T, D)."""
+    """MLP of `norm(x)`, of ratio 3, of which one third is computed and two thirds are cheap scales of it: (B, T, D) -> (B, T, D)."""
 
     def __init__(self, width: int, drop: float) -> None:
         super().__init__()
@@ -139,8 +140,8 @@ class GhostMlp(nn.Module):
         self.fc2 = nn.Linear(3 * width, width)
         self.drop = nn.Dropout(drop)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x1 = F.gelu(self.fc1(x))
+    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        x1 = F.gelu(self.fc1(norm(x)))
         x2 = F.gelu(scale_channels(x1, self.cheap_operation2))
         x3 = F.gelu(scale_channels(x1, self.cheap_operation3))
         return self.drop(self.fc2(self.drop(torch.cat((x1, x2, x3), dim=-1))))

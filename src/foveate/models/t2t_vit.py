@@ -16,15 +16,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp, trunc_normal_
+from timm.layers import DropPath, trunc_normal_
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from foveate.layers.in_place import added
+from foveate.layers.mlp import Mlp
 from foveate.layers.padding import pad_end
 from foveate.layers.position import resize_position_table, sinusoid_table
+from foveate.layers.recomputing import norm_linear
 from foveate.layers.token_stage import (
     SMALL_STRIDES,
     STRIDES,
@@ -54,7 +56,7 @@ VARIANTS: dict[str, tuple[int, int, int, float, TokenStageName]] = {
 
 
 class Attention(nn.Module):
-    """Softmax self-attention over T tokens: (B, T, D) -> (B, T, D).
+    """Softmax self-attention of `norm(x)` over T tokens: (B, T, D) -> (B, T, D).
 
     qkv without bias, scale head_dim^-0.5: the published code can set width^-0.5 by a flag that its training never used.
     """
@@ -65,8 +67,8 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        q, k, v = norm_linear(x, norm, self.qkv).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -83,8 +85,8 @@ class Block(nn.Module):
         self.drop_path2 = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(self.attn(self.norm1(x)))
-        return added(x, self.drop_path2(self.mlp(self.norm2(x))))
+        x = x + self.drop_path1(self.attn(x, self.norm1))
+        return added(x, self.drop_path2(self.mlp(x, self.norm2)))
 
 
 class T2TViT(nn.Module):
@@ -161,10 +163,12 @@ class T2TViT(nn.Module):
         return nn.ModuleList(Block(width, self.make_attention(width), self.make_mlp(width), rate) for rate in rates)
 
     def make_attention(self, width: int) -> nn.Module:
+        """What a block calls with its tokens and the layer norm before the attention."""
         return Attention(width, self.num_heads)
 
     def make_mlp(self, width: int) -> nn.Module:
-        return Mlp(width, int(width * self.mlp_ratio), drop=self.proj_drop_rate)
+        """What a block calls with its tokens and the layer norm before the MLP."""
+        return Mlp(width, int(width * self.mlp_ratio), inner_drop=self.proj_drop_rate, drop=self.proj_drop_rate)
 
     @property
     def widths(self) -> list[int]:

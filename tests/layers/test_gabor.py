@@ -1,9 +1,11 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from foveate.layers.gabor import LearnableGaborFilter, frequency_of, gabor_kernels, released_order, sharpness_of
 
@@ -75,8 +77,9 @@ def test_even_sides_are_refused(size: int) -> None:
 def test_baked_filter_is_the_same_function(channels: int, size: int, height: int, width: int, shared: bool) -> None:
     layer = LearnableGaborFilter(channels, shared=shared, kernel_size=size, start="random")
     x = torch.randn(2, height, width, channels)
-    assert layer(x).shape == x.shape
-    torch.testing.assert_close(layer.bake()(x), layer(x), atol=0, rtol=0)
+    norm = nn.LayerNorm(channels)
+    assert layer(x, norm).shape == x.shape
+    torch.testing.assert_close(layer.bake()(x, norm), layer(x, norm), atol=0, rtol=0)
 
 
 def test_shared_filter_is_the_bank_of_equal_filters() -> None:
@@ -84,7 +87,7 @@ def test_shared_filter_is_the_bank_of_equal_filters() -> None:
     bank = LearnableGaborFilter(4)
     bank.load_state_dict({name: value.expand(4) for name, value in shared.state_dict().items()})
     x = torch.randn(1, 5, 6, 4)
-    torch.testing.assert_close(bank(x), shared(x))
+    torch.testing.assert_close(bank(x, nn.Identity()), shared(x, nn.Identity()))
 
 
 def test_spread_start_covers_half_a_turn_and_the_kernel() -> None:
@@ -103,3 +106,35 @@ def test_released_order_reads_channels_by_columns() -> None:
     ours = released_order(x_bchw.permute(0, 2, 3, 1)).reshape(2, 20, 3)
     assert torch.equal(ours, authors)
     assert not torch.equal(ours, x_bchw.flatten(2).transpose(1, 2))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("biased", [True, False])
+def test_training_keeps_less_and_has_the_gradients_of_its_parts(shared: bool, biased: bool) -> None:
+    torch.manual_seed(1)
+    layer = LearnableGaborFilter(6, shared=shared, kernel_size=5, start="random").double()
+    norm = nn.LayerNorm(6, eps=1e-6, bias=biased).double()
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    nn.init.normal_(layer.bias, std=0.1)
+    x = torch.randn(2, 8, 9, 6, dtype=torch.float64)
+
+    def outcome(run: Callable[[Tensor], Tensor]) -> tuple[list[Tensor], int]:
+        """Output and gradients, and the bytes that are kept of tensors with a batch."""
+        own, kept = x.clone().requires_grad_(), {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            if tensor.shape[:1] == (2,):
+                kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            y = run(own)
+        return [y.detach(), *torch.autograd.grad(y.square().sum(), [own, *layer.parameters(), *norm.parameters()])], sum(kept.values())
+
+    found, few = outcome(lambda own: layer(own, norm))
+    expected, many = outcome(lambda own: layer(norm(own), nn.Identity()))
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-8)
+    assert (found[0] == 0).any() and (found[0] > 0).any()
+    assert few == x.nbytes + x.numel() + 2 * x.nbytes // 6  # the map, a byte for ReLU, mean and deviation
+    assert many == 3 * x.nbytes + 2 * x.nbytes // 6

@@ -16,10 +16,10 @@ MIXERS = ("gabor", "attention", "pooling", "convolution", "identity")
 
 def test_pooling_is_the_mean_of_the_neighbours_inside_the_map_less_the_token() -> None:
     x = torch.arange(12, dtype=torch.float64).view(1, 3, 4, 1)
-    y = Pooling()(x)
+    y = Pooling()(x, nn.Identity())
     assert y[0, 1, 1, 0] == x[0, :3, :3].mean() - x[0, 1, 1, 0]
     assert y[0, 0, 0, 0] == x[0, :2, :2].mean() - x[0, 0, 0, 0]
-    assert torch.equal(Pooling()(torch.ones(2, 5, 6, 3)), torch.zeros(2, 5, 6, 3))
+    assert torch.equal(Pooling()(torch.ones(2, 5, 6, 3), nn.Identity()), torch.zeros(2, 5, 6, 3))
 
 
 def test_attention_is_the_softmax_of_products_over_all_places() -> None:
@@ -29,7 +29,9 @@ def test_attention_is_the_softmax_of_products_over_all_places() -> None:
     q, k, v = (part.view(2, 12, 2, 32).transpose(1, 2) for part in F.linear(x, mixer.qkv.weight).view(2, 12, 192).split(64, dim=-1))
     heads = torch.softmax(q @ k.transpose(-1, -2) / 32**0.5, dim=-1) @ v
     expected = mixer.proj(heads.transpose(1, 2).reshape(2, 3, 4, 64))
-    torch.testing.assert_close(mixer(x), expected)
+    torch.testing.assert_close(mixer(x, nn.Identity()), expected)
+    norm = nn.LayerNorm(64).double()
+    torch.testing.assert_close(mixer(x, norm), mixer(norm(x), nn.Identity()))
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "none"])
@@ -41,10 +43,10 @@ def test_a_free_convolution_with_gabor_kernels_is_the_gabor_filter_baked_or_not(
     with torch.no_grad():
         free.conv.weight.copy_(gabor.kernels()[:, None])
         free.conv.bias.copy_(gabor.bias)
-    x = torch.randn(2, 7, 9, 6)
-    torch.testing.assert_close(free(x), gabor(x))
-    torch.testing.assert_close(gabor.bake()(x), gabor(x))
-    assert (gabor(x) < 0).any() == (activation != "relu")
+    x, norm = torch.randn(2, 7, 9, 6), nn.LayerNorm(6)
+    torch.testing.assert_close(free(x, norm), gabor(x, norm))
+    torch.testing.assert_close(gabor.bake()(x, norm), gabor(x, norm))
+    assert (gabor(x, norm) < 0).any() == (activation != "relu")
 
 
 @pytest.mark.parametrize("mixer", MIXERS)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from foveate.layers.depthwise import depthwise, depthwise_backward
 from foveate.layers.dropout import Dropout
 from foveate.layers.in_place import added, gelu, plus_product
 from foveate.layers.recomputing import compute_dtype, is_plain, norm_backward, norm_forward, recomputes
@@ -48,7 +49,7 @@ class MultiPathFeedForward(nn.Module):
         self.fc2 = nn.Linear(hidden, channels)
         self.drop = Dropout(drop)
 
-    def forward(self, x_bhwc: Tensor, norm: nn.LayerNorm) -> Tensor:
+    def forward(self, x_bhwc: Tensor, norm: nn.Module) -> Tensor:
         if recomputes(norm, self.fc1, *self.paths, self.fc2):
             return self.drop(self._filtered_in_training(x_bhwc, norm))
         return self.drop(self._filtered(norm(x_bhwc)))
@@ -81,7 +82,7 @@ class MultiPathFeedForward(nn.Module):
                 leaving = previous = gelu(response.permute(0, 2, 3, 1))
             yield leaving
 
-    def _filtered_in_training(self, x_bhwc: Tensor, norm: nn.LayerNorm) -> Tensor:
+    def _filtered_in_training(self, x_bhwc: Tensor, norm: nn.Module) -> Tensor:
         """`_filtered` of the layer norm, with gradients of its own, in autocast's number format where that is on."""
         dtype = compute_dtype(self.fc1.weight)
         hidden = torch.Size((*x_bhwc.shape[:-1], self.fc1.out_features // self.num_paths))
@@ -126,7 +127,7 @@ class _FilteredPaths(torch.autograd.Function):
             if index >= untouched:
                 if previous is not None:
                     entering.add_(previous)
-                response = _depthwise(entering, *kernels[2 * (index - untouched) :][:2])
+                response = depthwise(entering, *kernels[2 * (index - untouched) :][:2])
                 leaving = previous = gelu(response)
             kept += [entering, mask]
             tokens = leaving.flatten(0, 2)
@@ -155,10 +156,10 @@ class _FilteredPaths(torch.autograd.Function):
             leaving = entering
             if index >= ctx.untouched:
                 taps, offset = kernels[2 * (index - ctx.untouched) :][:2]
-                response = _depthwise(entering, taps, offset)
+                response = depthwise(entering, taps, offset)
                 leaving = F.gelu(response)
                 to_response = torch.ops.aten.gelu_backward(inner if to_previous is None else inner.add_(to_previous), response)
-                inner, *to_kernel = _depthwise_backward(to_response, entering, taps)
+                inner, *to_kernel = depthwise_backward(to_response, entering, taps)
                 to_kernels = to_kernel + to_kernels
                 to_previous = inner
             to_w2[:, rows] = outer.t() @ leaving.flatten(0, 2)
@@ -167,16 +168,3 @@ class _FilteredPaths(torch.autograd.Function):
             to_x.addmm_(to_hidden, w1[rows])
         to_norm = norm_backward(to_x.view_as(x), x, mean, rstd, gain, shift, ctx.needs_input_grad[:3])
         return *to_norm, None, None, to_w1, to_b1, to_w2, outer.sum(dim=0), *to_kernels
-
-
-def _depthwise(x_bhwc: Tensor, taps: Tensor, offset: Tensor) -> Tensor:
-    """A 3x3 depthwise convolution with padding 1, (B, H, W, C) -> (B, H, W, C)."""
-    return F.conv2d(x_bhwc.permute(0, 3, 1, 2), taps, offset, padding=1, groups=len(taps)).permute(0, 2, 3, 1)
-
-
-def _depthwise_backward(gradient_bhwc: Tensor, x_bhwc: Tensor, taps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients to the map (B, H, W, C), to the taps and to the bias of a 3x3 depthwise convolution with padding 1."""
-    gradient, x = gradient_bhwc.permute(0, 3, 1, 2), x_bhwc.permute(0, 3, 1, 2)
-    plain = [len(taps)], [1, 1], [1, 1], [1, 1], False, [0, 0]  # bias size, stride, padding, dilation, not transposed, output padding
-    to_x, to_taps, to_bias = torch.ops.aten.convolution_backward(gradient, x, taps, *plain, len(taps), [True, True, True])
-    return to_x.permute(0, 2, 3, 1), to_taps, to_bias

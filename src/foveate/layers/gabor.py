@@ -4,14 +4,16 @@ Legend: B batch, H x W map, C channels, F filters (C, or 1 shared by all channel
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from foveate.layers.choices import check_choice
+from foveate.layers.depthwise import depthwise, depthwise_backward
 from foveate.layers.in_place import gelu
+from foveate.layers.recomputing import compute_dtype, norm_backward, norm_forward, recomputes
 
 GaborStart = Literal["spread", "random"]
 Activation = Literal["relu", "gelu", "none"]
@@ -81,10 +83,11 @@ def sharpness_of(bandwidth: Tensor) -> Tensor:
 
 
 class LearnableGaborFilter(nn.Module):
-    """Depthwise convolution with Gabor kernels whose parameters are learnt, then an activation: (B, H, W, C) -> (B, H, W, C).
+    """Layer norm, depthwise convolution with Gabor kernels whose parameters are learnt, activation: (B, H, W, C) -> (B, H, W, C).
 
     The parameters (each of shape (F,)) are those of `gabor_kernels`; the shifts go through tanh, so that a filter stays within a pixel of
-    its place. None of them takes weight decay: they are one-dimensional. For inference the kernels are constants: see `bake`.
+    its place. None of them takes weight decay: they are one-dimensional. For inference the kernels are constants: see `bake`. The layer
+    norm belongs to the block and comes along so that training need not keep its output.
 
     Args:
         channels: C.
@@ -177,9 +180,9 @@ class LearnableGaborFilter(nn.Module):
         """Wavelengths in pixels, (F,); infinite where the frequency is zero."""
         return 2 * math.pi / self.frequency.abs()
 
-    def forward(self, x_bhwc: Tensor) -> Tensor:
+    def forward(self, x_bhwc: Tensor, norm: nn.Module) -> Tensor:
         weight = self.kernels()[:, None].expand(self.channels, 1, -1, -1)
-        return filter_channels(x_bhwc, weight, self.bias.expand(self.channels), self.activation)
+        return norm_filter(x_bhwc, norm, weight, self.bias.expand(self.channels), self.activation)
 
     def bake(self) -> "BakedGaborFilter":
         """The same filter as a constant depthwise convolution, for inference."""
@@ -191,7 +194,7 @@ class LearnableGaborFilter(nn.Module):
 
 
 class BakedGaborFilter(nn.Module):
-    """A learnt Gabor filter frozen into numbers: depthwise convolution, then the activation; (B, H, W, C) -> (B, H, W, C)."""
+    """A learnt Gabor filter frozen into numbers, behind its layer norm: (B, H, W, C) -> (B, H, W, C)."""
 
     def __init__(self, channels: int, kernel_size: int, activation: Activation) -> None:
         super().__init__()
@@ -199,14 +202,21 @@ class BakedGaborFilter(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.empty(channels))
 
-    def forward(self, x_bhwc: Tensor) -> Tensor:
-        return filter_channels(x_bhwc, self.weight, self.bias, self.activation)
+    def forward(self, x_bhwc: Tensor, norm: nn.Module) -> Tensor:
+        return norm_filter(x_bhwc, norm, self.weight, self.bias, self.activation)
 
 
-def filter_channels(x_bhwc: Tensor, weight: Tensor, bias: Tensor, activation: Activation) -> Tensor:
-    """Depthwise convolution of a channels-last map with odd (C, 1, k, k) kernels, then the activation; the size stays."""
-    response = F.conv2d(x_bhwc.permute(0, 3, 1, 2), weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
-    return activated(response.permute(0, 2, 3, 1), activation)
+def norm_filter(x_bhwc: Tensor, norm: nn.Module, weight: Tensor, bias: Tensor, activation: Activation) -> Tensor:
+    """Layer norm, depthwise convolution with odd (C, 1, k, k) kernels, activation: (B, H, W, C) -> (B, H, W, C).
+
+    In training with ReLU the layer norm is computed again in the backward pass; its output is not kept, and of ReLU's a byte per number.
+    """
+    if activation == "relu" and recomputes(norm):
+        dtype = compute_dtype(weight)
+        with torch.autocast(x_bhwc.device.type, enabled=False):
+            filtered: Tensor = _NormFilterReLU.apply(x_bhwc, norm.weight, norm.bias, norm.eps, weight.to(dtype), bias.to(dtype))
+        return filtered
+    return activated(depthwise(norm(x_bhwc), weight, bias), activation)
 
 
 def activated(response: Tensor, activation: Activation) -> Tensor:
@@ -214,6 +224,26 @@ def activated(response: Tensor, activation: Activation) -> Tensor:
     if activation == "relu":
         return response.relu_()
     return gelu(response) if activation == "gelu" else response
+
+
+class _NormFilterReLU(torch.autograd.Function):
+    """x (B, H, W, C), gain and shift (C,), weight (C, 1, k, k), bias (C,) -> (B, H, W, C)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, shift: Tensor | None, eps: float, weight: Tensor, bias: Tensor) -> Tensor:
+        normal, mean, rstd = norm_forward(x, gain, shift, eps, weight.dtype)
+        response = depthwise(normal, weight, bias).relu_()
+        ctx.save_for_backward(x, mean, rstd, gain, shift, weight, (response > 0).view(torch.uint8))
+        ctx.eps = eps
+        return response
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, mean, rstd, gain, shift, weight, positive = ctx.saved_tensors
+        normal = norm_forward(x, gain, shift, ctx.eps, weight.dtype)[0]
+        to_normal, to_weight, to_bias = depthwise_backward(gradient * positive, normal, weight)
+        return *norm_backward(to_normal, x, mean, rstd, gain, shift, ctx.needs_input_grad[:3]), None, to_weight, to_bias
 
 
 def released_order(x_bhwc: Tensor) -> Tensor:

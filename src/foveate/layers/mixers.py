@@ -1,4 +1,7 @@
-"""What may stand in the Gabor filter's place: other ways for a token to learn of its neighbours. (B, H, W, C) -> (B, H, W, C)."""
+"""What may stand in the Gabor filter's place: other ways for a token to learn of its neighbours. (B, H, W, C) -> (B, H, W, C).
+
+Each takes the map and the layer norm before it, as the Gabor filter does.
+"""
 
 from collections.abc import Callable
 from typing import Literal
@@ -8,6 +11,7 @@ from torch import Tensor, nn
 
 from foveate.layers.choices import check_choice
 from foveate.layers.gabor import Activation, activated
+from foveate.layers.recomputing import norm_linear
 
 MixerName = Literal["gabor", "attention", "pooling", "convolution", "identity"]
 HEAD_WIDTH = 32
@@ -25,16 +29,16 @@ class MapAttention(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.proj = nn.Linear(channels, channels)
 
-    def forward(self, x_bhwc: Tensor) -> Tensor:
-        q, k, v = self.qkv(x_bhwc.flatten(1, 2)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    def forward(self, x_bhwc: Tensor, norm: nn.Module) -> Tensor:
+        q, k, v = norm_linear(x_bhwc.flatten(1, 2), norm, self.qkv).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)).view_as(x_bhwc)
 
 
 class Pooling(nn.Module):
     """The mean of a 3x3 neighbourhood, without what lies outside the map, less the token itself: PoolFormer's mixer (arXiv 2111.11418)."""
 
-    def forward(self, x_bhwc: Tensor) -> Tensor:
-        x = x_bhwc.permute(0, 3, 1, 2)
+    def forward(self, x_bhwc: Tensor, norm: nn.Module) -> Tensor:
+        x = norm(x_bhwc).permute(0, 3, 1, 2)
         return (F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False) - x).permute(0, 2, 3, 1)
 
 
@@ -47,8 +51,15 @@ class DepthwiseConvolution(nn.Module):
         check_choice("activation", activation, Activation)
         self.activation = activation
 
-    def forward(self, x_bhwc: Tensor) -> Tensor:
-        return activated(self.conv(x_bhwc.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), self.activation)
+    def forward(self, x_bhwc: Tensor, norm: nn.Module) -> Tensor:
+        return activated(self.conv(norm(x_bhwc).permute(0, 3, 1, 2)).permute(0, 2, 3, 1), self.activation)
+
+
+class Unmixed(nn.Module):
+    """Every token as the layer norm gives it."""
+
+    def forward(self, x_bhwc: Tensor, norm: nn.Module) -> Tensor:
+        return norm(x_bhwc)
 
 
 def make_mixer(name: MixerName, channels: int, gabor: Callable[[], nn.Module], kernel_size: int, activation: Activation) -> nn.Module:
@@ -65,7 +76,7 @@ def make_mixer(name: MixerName, channels: int, gabor: Callable[[], nn.Module], k
         "attention": lambda: MapAttention(channels),
         "pooling": Pooling,
         "convolution": lambda: DepthwiseConvolution(channels, kernel_size, activation),
-        "identity": nn.Identity,
+        "identity": Unmixed,
     }
     check_choice("mixer", name, MixerName)
     return makers[name]()

@@ -24,7 +24,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
         self.drop = Dropout(drop)
 
-    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
         hidden = norm_linear(x, norm, self.fc1)
         if self.inner_drop.training and self.inner_drop.p > 0:
             return self.drop(self.fc2(self.inner_drop(F.gelu(hidden))))

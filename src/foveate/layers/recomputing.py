@@ -44,7 +44,7 @@ def compute_dtype(weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) and weight.dtype != torch.float64 else weight.dtype
 
 
-def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
+def norm_linear(x: Tensor, norm: nn.Module, linear: nn.Linear) -> Tensor:
     """`linear(norm(x))`, (..., D) -> (..., E); in training the layer norm is computed again in the backward pass, its output not kept."""
     if not recomputes(norm, linear):
         return linear(norm(x))

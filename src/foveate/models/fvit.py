@@ -107,7 +107,7 @@ class BionicFocalVisionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.position(x)
-        response = self.mixer(self.norm1(x))
+        response = self.mixer(x, self.norm1)
         if self.token_order == "released":
             response = released_order(response)
         x = added(x, self.drop_path1(response))

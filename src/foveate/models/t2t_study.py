@@ -35,7 +35,7 @@ class SEAttention(Attention):
         super().__init__(width, num_heads)
         self.se = SqueezeExcitation(width)
 
-    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
         return self.se(super().forward(x, norm))
 
 
@@ -121,7 +121,7 @@ class GhostAttention(nn.Module):
         half = linear(x)
         return torch.cat((half, scale_channels(half, cheap)), dim=-1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
         x = norm(x)
         q = self._heads(x, self.q, self.cheap_operation_q)
         k = self._heads(x, self.k, self.cheap_operation_k)
@@ -140,7 +140,7 @@ class GhostMlp(nn.Module):
         self.fc2 = nn.Linear(3 * width, width)
         self.drop = nn.Dropout(drop)
 
-    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
         x1 = F.gelu(self.fc1(norm(x)))
         x2 = F.gelu(scale_channels(x1, self.cheap_operation2))
         x3 = F.gelu(scale_channels(x1, self.cheap_operation3))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from foveate.metric_names import spoken
 from foveate.plots.figure import GREY, model_looks, new_figure, save
@@ -42,6 +42,7 @@ def comparison(
     against_speed.set_ylabel(f"{spoken(figure)} on held-out pictures")
     course.set_ylabel(f"{spoken(figure)} during training, on what was held out from it")
     course.set_xlabel(f"{budget} of training")
+    course.xaxis.set_major_locator(MaxNLocator(integer=budget == "epochs"))
     _courses(course, curves, looks)
     if measured:
         _points(against_speed, measured, looks)

@@ -1,5 +1,6 @@
 """Names beside the points of a picture, none on top of another."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
@@ -11,22 +12,37 @@ from foveate.plots.figure import GREY
 NAME_SIZE = 8  # points
 NAME_GAP = 6.0  # points from a mark to its name
 MOST_NUDGES = 60
+LONGEST_LINE = 30  # characters
 
 
 def name_points(figure: Figure, axes: Axes, named: Sequence[tuple[str, float, float]]) -> None:
-    """Writes its name beside every point (name, x, y), higher or lower where others stand in its way, then with a line to the point."""
+    """Writes its name beside every point (name, x, y), higher or lower where others stand in its way, then with a line to the point.
+
+    Names of models with many arguments take several lines.
+    """
     figure.draw_without_rendering()  # finds the layout, on which the places in pixels depend
     points = [tuple(axes.transData.transform((x, y))) for _, x, y in named]
     gap = NAME_GAP * figure.dpi / 72
     taken = [Bbox.from_extents(x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2) for x, y in points]
     for place in sorted(range(len(named)), key=lambda place: (-points[place][1], points[place][0])):
         (name, *values), (x, y) = named[place], points[place]
+        name = in_lines(name)
         written = axes.text(0, 0, name, fontsize=NAME_SIZE)
         size = written.get_window_extent()
         written.remove()
         box = _free(list(_places(x, y, gap, size.width, size.height)), taken, axes.get_window_extent())
         taken.append(box)
         _write(axes, name, (values[0], values[1]), (x, y), box)
+
+
+def in_lines(name: str) -> str:
+    """A name in lines of `LONGEST_LINE` characters at most, broken before colons alone."""
+    lines = [""]
+    for part in re.split("(?=:)", name):
+        if lines[-1] and len(lines[-1] + part) > LONGEST_LINE:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _places(x: float, y: float, gap: float, width: float, height: float) -> Iterator[Bbox]:

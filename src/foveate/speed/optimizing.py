@@ -2,8 +2,6 @@
 
 import copy
 import logging
-import shutil
-import sys
 from typing import Any
 
 import torch
@@ -13,27 +11,30 @@ from foveate.layers.gabor import LearnableGaborFilter
 from foveate.models.fvit import BionicFocalVisionBlock, FViT
 from foveate.models.t2t_vit import Block
 from foveate.speed.folding import fold_batch_norm, fold_norm
+from foveate.speed.joining import JoinedBlock
+from foveate.speed.native_chains import can_join, find_compiler
 
 _logger = logging.getLogger(__name__)
 
 
 def optimize(model: nn.Module, *, compile: bool = True) -> nn.Module:  # noqa: A002
-    """A copy of a model for inference: constants folded into the weights, kernels joined by torch.compile; the outputs stay.
+    """A copy of a model for inference: constants folded into the weights, what is bound by memory joined; the outputs stay.
 
     What was done is logged as information and stands in the copy's `optimized`. Outputs differ from the model's by rounding alone. The copy
-    cannot be trained, nor its weights saved for one that can; it takes pictures of any size as before (the first of each new size waits
-    for compilation).
+    cannot be trained, nor its weights saved for one that can; it takes pictures of any size as before. On processors the blocks of FViT run
+    in C++ compiled here within seconds, see `JoinedBlock`. Everything else is compiled by torch.compile, which takes minutes, and the first
+    picture of each new size waits for it again.
 
     Args:
         model: of this project, or anything around one (a detector, a segmenter): what it holds of FViT and T2T-ViT is rewritten. It is
             left as it was.
-        compile: join kernels by torch.compile as well, with weights as constants; without it the copy is the rewritten eager model.
+        compile: False leaves compilers alone: the copy is the rewritten eager model.
     """
     copied = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
-    steps = [step for step in (_bake(copied), _fold_norms(copied), _fold_head(copied)) if step]
-    if compile and _can_compile():
-        copied.compile(options={"freezing": True})
-        steps.append("compiled with constant weights")
+    steps = [_bake(copied), _fold_norms(copied), _fold_head(copied)]
+    if compile:
+        steps.append(_join(copied) or _compile(copied))
+    steps = [step for step in steps if step]
     copied.optimized = tuple(steps)  # type: ignore[assignment]
     _logger.info("optimized: %s", "; ".join(steps) or "nothing to do")
     return copied
@@ -76,6 +77,17 @@ def _fold_head(model: nn.Module) -> str:
     return f"{count} batch norms folded into the convolution before" if count else ""
 
 
-def _can_compile() -> bool:
-    """Whether there is a compiler for what torch.compile writes."""
-    return torch.cuda.is_available() or (sys.platform != "win32" and any(shutil.which(name) for name in ("g++", "clang++", "c++")))
+def _join(model: nn.Module) -> str:
+    blocks = [module for module in model.modules() if JoinedBlock.fits(module) and next(module.parameters()).device.type == "cpu"]
+    if not blocks or not can_join():
+        return ""
+    for block in blocks:
+        JoinedBlock.join(block)
+    return f"{len(blocks)} blocks joined: two native chains around two matrix products"
+
+
+def _compile(model: nn.Module) -> str:
+    if not torch.cuda.is_available() and find_compiler() is None:
+        return ""
+    model.compile(options={"freezing": True})
+    return "compiled with constant weights"

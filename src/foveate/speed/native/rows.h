@@ -1,0 +1,110 @@
+// Rows of a channels-last map in rings that stay in the cache, and what is done with a row: depthwise convolution and layer norm.
+//
+// A row has k / 2 pixels of zeros at both ends, for a convolution of side k; its pixels and all weights are filled up with zeros to whole
+// groups of sixteen channels, which makes `stride` numbers a pixel.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <vector>
+
+#include "lanes.h"
+
+constexpr int PIXELS = 4;  // neighbours that share the taps they read
+
+// Memory that is kept and grows, aligned to a line of the cache: reading across two lines costs two.
+class Scratch {
+  public:
+    float* get(std::size_t count) {
+        if (memory_.size() < count + LANES) memory_.resize(count + LANES);
+        const auto address = reinterpret_cast<std::uintptr_t>(memory_.data());
+        return memory_.data() + (64 - address % 64) % 64 / sizeof(float);
+    }
+
+  private:
+    std::vector<float> memory_;
+};
+
+// The last `count` rows of a map, each with `halo` pixels of zeros at both ends.
+class Ring {
+  public:
+    Ring(Scratch& scratch, int count, int width, int halo, int stride)
+        : count_(count), size_(static_cast<std::size_t>(width + 2 * halo) * stride), inset_(static_cast<std::size_t>(halo) * stride) {
+        memory_ = scratch.get((count + 1) * size_);
+        std::fill_n(memory_, (count + 1) * size_, 0.0f);
+    }
+
+    float* row(int index) { return memory_ + index % count_ * size_ + inset_; }
+
+    // The starts of the k rows around `centre`, from their zeros on; those outside a map of `height` rows are zeros.
+    const float* const* around(int centre, int k, int height, std::vector<const float*>& rows) const {
+        rows.resize(k);
+        for (int i = 0; i < k; ++i) {
+            const int index = centre + i - k / 2;
+            rows[i] = memory_ + (index < 0 || index >= height ? count_ : index % count_) * size_;
+        }
+        return rows.data();
+    }
+
+  private:
+    int count_;
+    std::size_t size_, inset_;
+    float* memory_;  // the row of zeros last
+};
+
+// A depthwise convolution: taps (side * side, stride), bias (stride).
+struct Filter {
+    int side, stride;
+    const float *taps, *bias;
+};
+
+// SPAN neighbouring outputs, sixteen channels from `channel` on, of which `count` are there. SIDE: the filter's, or 0 for any.
+template <int SIDE, int SPAN, int ACTIVATION, typename Number>
+void convolve_span(const Filter& filter, const float* const* rows, int at, int channel, Number* to, int to_stride, int count) {
+    const int k = SIDE ? SIDE : filter.side, stride = filter.stride;
+    Lanes sums[SPAN];
+    for (int p = 0; p < SPAN; ++p) sums[p] = load(filter.bias + channel);
+    for (int dy = 0; dy < k; ++dy) {
+        const float* from = rows[dy] + at * stride + channel;
+        for (int dx = 0; dx < k; ++dx) {
+            const Lanes tap = load(filter.taps + (dy * k + dx) * stride + channel);
+            for (int p = 0; p < SPAN; ++p) sums[p] += load(from + (p + dx) * stride) * tap;
+        }
+    }
+    for (int p = 0; p < SPAN; ++p) write(to + (at + p) * to_stride + channel, activated<ACTIVATION>(sums[p]), count);
+}
+
+template <int SIDE, int ACTIVATION, typename Number>
+void convolve_row(const Filter& filter, const float* const* rows, int width, Number* to, int to_stride, int channels) {
+    int at = 0;
+    for (; at + PIXELS <= width; at += PIXELS)
+        for (int c = 0; c < channels; c += LANES)
+            convolve_span<SIDE, PIXELS, ACTIVATION>(filter, rows, at, c, to, to_stride, channels - c);
+    for (; at < width; ++at)
+        for (int c = 0; c < channels; c += LANES) convolve_span<SIDE, 1, ACTIVATION>(filter, rows, at, c, to, to_stride, channels - c);
+}
+
+// One row of activation(convolution) from the k rows of a ring: `channels` numbers every `to_stride`.
+template <int ACTIVATION, typename Number>
+void convolve(const Filter& filter, const float* const* rows, int width, Number* to, int to_stride, int channels) {
+    if (filter.side == 3) convolve_row<3, ACTIVATION>(filter, rows, width, to, to_stride, channels);
+    else convolve_row<0, ACTIVATION>(filter, rows, width, to, to_stride, channels);
+}
+
+// One pixel's numbers with mean 0 and variance 1, sixteen at a time to `sink(channel, lanes)`; behind `channels` stand zeros.
+template <typename Sink>
+void normalise(const float* pixel, int channels, int stride, float eps, Sink sink) {
+    Lanes total = {};
+    for (int c = 0; c < stride; c += LANES) total += load(pixel + c);
+    const float mean = sum_of(total) / channels;
+    Lanes squares = {};
+    for (int c = 0; c < stride; c += LANES) {
+        const Lanes centred = load(pixel + c) - mean;
+        squares += centred * centred;
+    }
+    const float variance = std::max((sum_of(squares) - (stride - channels) * mean * mean) / channels, 0.0f);
+    const float scale = 1.0f / std::sqrt(variance + eps);
+    for (int c = 0; c < stride; c += LANES) sink(c, (load(pixel + c) - mean) * scale);
+}

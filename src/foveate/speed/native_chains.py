@@ -1,0 +1,129 @@
+"""The C++ of `native/`, compiled for this processor when first asked for, and its two functions on tensors.
+
+A block of FViT reads and writes its map some twenty times, and what it does on the way between the matrix products (depthwise convolutions,
+layer norms, GELU, sums) is bound by memory. Each chain here reads a map once and writes it once. Compiling takes a few seconds with the
+system's C++ compiler, into a folder that is gone at once; nothing is kept between processes.
+"""
+
+import ctypes
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+LANES = 16
+"""Channels of weights are filled up with zeros to whole groups of these, as in native/lanes.h."""
+
+FORMATS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+"""Number formats of the maps; weights are always float32."""
+
+ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}
+
+_logger = logging.getLogger(__name__)
+
+
+class MixingWeights(NamedTuple):
+    """What `mix` needs beside the map; S is C filled up to whole groups of `LANES`, every vector (S,)."""
+
+    position_taps: Tensor
+    """(9, S), the identity in the centre's row."""
+    position_bias: Tensor
+    gain: Tensor
+    shift: Tensor
+    taps: Tensor
+    """(k * k, S)."""
+    bias: Tensor
+    later_bias: Tensor
+    side: int
+    activation: str
+    released: bool
+    """Whether the filter's response is handed on in the order of the authors' code, see `layers/gabor.py`."""
+    eps: tuple[float, float]
+    """Of the first norm, whose gain and shift these are, and of the second, which has none."""
+
+
+class FilteringWeights(NamedTuple):
+    """What `filter_groups` needs beside the hidden map; S is a group's width filled up to whole groups of `LANES`."""
+
+    entering: Tensor
+    """(groups, S): the bias of the linear layer before."""
+    taps: Tensor
+    """(filters, 9, S); groups before the last `filters` pass with their bias alone."""
+    bias: Tensor
+    """(filters, S)."""
+
+
+def mix(x_bhwc: Tensor, weights: MixingWeights) -> tuple[Tensor, Tensor]:
+    """`p = position(x); r = p + activation(filter(gain norm(p) + shift))`: the maps `r + later_bias` and `norm(r)`, (B, H, W, C) each.
+
+    `x_bhwc` is contiguous, on the processor, in one of `FORMATS`; so are the maps.
+    """
+    y, normal = torch.empty_like(x_bhwc), torch.empty_like(x_bhwc)
+    stride = weights.gain.shape[-1]
+    sizes = (ctypes.c_int64 * 8)(*x_bhwc.shape, stride, weights.side, ACTIVATIONS[weights.activation], weights.released)
+    pointers = (ctypes.c_void_p * 7)(*(tensor.data_ptr() for tensor in weights[:7]))
+    call = getattr(_library(), f"mix_{FORMATS[x_bhwc.dtype]}")
+    call(_pointer(x_bhwc), _pointer(y), _pointer(normal), sizes, pointers, (ctypes.c_float * 2)(*weights.eps), torch.get_num_threads())
+    return y, normal
+
+
+def filter_groups(hidden_bhwc: Tensor, weights: FilteringWeights) -> None:
+    """`y1 = GELU(dw1(x1 + b1)), yi = GELU(dwi(xi + bi + y(i-1)))` in the place of the groups xi of hidden channels.
+
+    `hidden_bhwc`, (B, H, W, groups * width), is contiguous, on the processor, in one of `FORMATS`.
+    """
+    groups, filters = len(weights.entering), len(weights.taps)
+    sizes = (ctypes.c_int64 * 6)(*hidden_bhwc.shape, groups, groups - filters)
+    call = getattr(_library(), f"filter_{FORMATS[hidden_bhwc.dtype]}")
+    call(_pointer(hidden_bhwc), sizes, *map(_pointer, weights), torch.get_num_threads())
+
+
+def can_join() -> bool:
+    """Whether the chains could be compiled here; the first call does it."""
+    return _compiled() is not None
+
+
+def find_compiler() -> str | None:
+    """The C++ compiler that `CXX` names, or the first of the usual ones that is there; none on Windows."""
+    names = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
+    return None if sys.platform == "win32" else next((name for name in names if name and shutil.which(name)), None)
+
+
+def _pointer(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def _library() -> Any:
+    library = _compiled()
+    assert library is not None, "callers ask can_join first"
+    return library
+
+
+@lru_cache(maxsize=1)
+def _compiled() -> ctypes.CDLL | None:
+    compiler = find_compiler()
+    if compiler is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "chains.so"
+        done = subprocess.run(_command(compiler, library), capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return ctypes.CDLL(str(library))
+    _logger.warning("%s could not compile FViT's joined chains, models stay without them: %s", compiler, done.stderr.strip()[:300])
+    return None
+
+
+def _command(compiler: str, library: Path) -> list[str]:
+    """With PyTorch's own OpenMP where it brings one: the system's beside it would be a second set of threads for the same cores."""
+    source = Path(__file__).parent / "native" / "chains.cpp"
+    openmp = map(str, sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")))
+    flags = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-shared"]
+    return [compiler, *flags, str(source), *openmp, "-Wl,--as-needed", "-o", str(library)]

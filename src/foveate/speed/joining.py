@@ -18,8 +18,8 @@ class JoinedBlock(BionicFocalVisionBlock):
     """The block's equation with everything between its matrix products joined: (B, H, W, C) -> (B, H, W, C).
 
     A block becomes one by `join`; names of modules and parameters stay. What the chains are not made for goes through the block's own
-    layers: other devices, number formats other than float32 and bfloat16 (autocast's counts), gradients to the input, training, and
-    modules inside that somebody has hooked.
+    layers: other devices, number formats other than float32 and bfloat16 (autocast's counts), gradients to the input, training,
+    tracing, and modules inside that somebody has hooked.
     """
 
     mixer: BakedGaborFilter
@@ -57,6 +57,8 @@ class JoinedBlock(BionicFocalVisionBlock):
         if self.training or x.device.type != "cpu" or dtype not in FORMATS or not x.numel():
             return False
         if _has_any_global_hook() or (torch.is_grad_enabled() and x.requires_grad):
+            return False
+        if type(x) is not Tensor or torch.jit.is_tracing():  # type: ignore[attr-defined]
             return False
         inner = (module for module in self.modules() if module is not self)
         return not any(module._forward_hooks or module._forward_pre_hooks for module in inner)

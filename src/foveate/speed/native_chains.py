@@ -112,12 +112,14 @@ def _compiled() -> ctypes.CDLL | None:
     compiler = find_compiler()
     if compiler is None:
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "chains.so"
-        done = subprocess.run(_command(compiler, library), capture_output=True, text=True, check=False)
-        if done.returncode == 0:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            library = Path(folder) / "chains.so"
+            subprocess.run(_command(compiler, library), capture_output=True, text=True, check=True)
             return ctypes.CDLL(str(library))
-    _logger.warning("%s could not compile FViT's joined chains, models stay without them: %s", compiler, done.stderr.strip()[:300])
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or str(error)
+        _logger.warning("%s could not compile FViT's joined chains, models stay without them: %s", compiler, reason.strip()[:300])
     return None
 
 

@@ -12,8 +12,6 @@
 
 #include "lanes.h"
 
-constexpr int PIXELS = 4;  // neighbours that share the taps they read
-
 // Memory that is kept and grows, aligned to a line of the cache: reading across two lines costs two.
 class Scratch {
   public:
@@ -76,14 +74,21 @@ void convolve_span(const Filter& filter, const float* const* rows, int at, int c
     for (int p = 0; p < SPAN; ++p) write(to + (at + p) * to_stride + channel, activated<ACTIVATION>(sums[p]), count);
 }
 
+// As many spans as fit from `at` on; says where the next is to begin.
+template <int SIDE, int SPAN, int ACTIVATION, typename Number>
+int convolve_spans(const Filter& filter, const float* const* rows, int at, int width, Number* to, int to_stride, int channels) {
+    for (; at + SPAN <= width; at += SPAN)
+        for (int c = 0; c < channels; c += LANES)
+            convolve_span<SIDE, SPAN, ACTIVATION>(filter, rows, at, c, to, to_stride, channels - c);
+    return at;
+}
+
+// A span shares the taps it reads; seven go into the widths of maps of pictures of 224 px without a rest.
 template <int SIDE, int ACTIVATION, typename Number>
 void convolve_row(const Filter& filter, const float* const* rows, int width, Number* to, int to_stride, int channels) {
-    int at = 0;
-    for (; at + PIXELS <= width; at += PIXELS)
-        for (int c = 0; c < channels; c += LANES)
-            convolve_span<SIDE, PIXELS, ACTIVATION>(filter, rows, at, c, to, to_stride, channels - c);
-    for (; at < width; ++at)
-        for (int c = 0; c < channels; c += LANES) convolve_span<SIDE, 1, ACTIVATION>(filter, rows, at, c, to, to_stride, channels - c);
+    int at = convolve_spans<SIDE, 7, ACTIVATION>(filter, rows, 0, width, to, to_stride, channels);
+    at = convolve_spans<SIDE, 3, ACTIVATION>(filter, rows, at, width, to, to_stride, channels);
+    convolve_spans<SIDE, 1, ACTIVATION>(filter, rows, at, width, to, to_stride, channels);
 }
 
 // One row of activation(convolution) from the k rows of a ring: `channels` numbers every `to_stride`.

@@ -13,6 +13,8 @@ from foveate.layers.dropout import Dropout
 from foveate.layers.in_place import added, gelu, plus_product
 from foveate.layers.recomputing import compute_dtype, is_plain, norm_backward, norm_forward, recomputes
 
+FEW_PIXELS = 2000
+
 
 class MultiPathFeedForward(nn.Module):
     """Layer norm, linear to the hidden width, split into paths that filter one after another, linear back: (B, H, W, C) -> (B, H, W, C).
@@ -97,8 +99,11 @@ class MultiPathFeedForward(nn.Module):
 
 
 def _pointwise(x_bhwc: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A linear layer; without gradients as a 1x1 convolution, which is faster on narrow maps, while its backward pass is slower."""
-    if torch.is_grad_enabled():
+    """A linear layer; without gradients as a 1x1 convolution, which is faster on narrow maps, while its backward pass is slower.
+
+    A convolution first brings its weights into another order, which does not pay for a few pixels.
+    """
+    if torch.is_grad_enabled() or x_bhwc.shape[:-1].numel() < FEW_PIXELS:
         return F.linear(x_bhwc, weight, bias)
     return F.conv2d(x_bhwc.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
 

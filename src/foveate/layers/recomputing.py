@@ -32,10 +32,13 @@ def is_plain(layer: nn.Module) -> bool:
 
     An adapter that stands in a linear layer's place, for one, is not.
     """
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    if type(layer) not in (nn.LayerNorm, nn.Linear, nn.Conv2d) or any(hooks) or "forward" in vars(layer):
-        return False
-    return layer.weight is not None
+    return is_untouched(layer, nn.LayerNorm, nn.Linear, nn.Conv2d) and layer.weight is not None
+
+
+def is_untouched(module: nn.Module, *classes: type[nn.Module]) -> bool:
+    """Whether a module is of one of `classes` itself, without hooks or another `forward`."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return type(module) in classes and not any(hooks) and "forward" not in vars(module)
 
 
 def compute_dtype(weight: Tensor) -> torch.dtype:

@@ -31,6 +31,7 @@ from foveate.layers.mixers import MixerName, make_mixer
 from foveate.layers.mlp import Mlp
 from foveate.layers.padding import pad_end
 from foveate.layers.position import ConvPositionEmbedding
+from foveate.layers.recomputing import is_plain
 from foveate.layers.token_stage import map_to_tokens
 
 TokenOrder = Literal["raster", "released"]
@@ -84,12 +85,12 @@ class PatchEmbedding(nn.Module):
         if self.stride == 1:
             return self.norm(self.proj(nn.functional.pad(x_bchw, (0, 1, 0, 1))).permute(0, 2, 3, 1))
         x_bchw = pad_end(x_bchw, 2)
-        if torch.is_grad_enabled():
+        if is_plain(self.proj) and (torch.is_grad_enabled() or x_bchw.device.type != "cpu"):
             return self.norm(self._project_patches(x_bchw.permute(0, 2, 3, 1)))
         return self.norm(self.proj(x_bchw).permute(0, 2, 3, 1))
 
     def _project_patches(self, x_bhwc: Tensor) -> Tensor:
-        """The convolution as a linear layer on patches that do not overlap: forward it is no faster, backward several times."""
+        """The convolution as a linear layer on patches that do not overlap: its backward pass is several times faster."""
         patches = x_bhwc.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).transpose(2, 3).flatten(3)
         return nn.functional.linear(patches, self.proj.weight.permute(0, 2, 3, 1).flatten(1), self.proj.bias)
 

@@ -9,59 +9,80 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import BakedGaborFilter
-from foveate.layers.recomputing import compute_dtype
+from foveate.layers.position import ConvPositionEmbedding
+from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
 from foveate.models.fvit import BionicFocalVisionBlock
-from foveate.speed.native_chains import FORMATS, LANES, FilteringWeights, MixingWeights, filter_groups, mix
+from foveate.speed.native_chains import FORMATS, LANES, FilteringWeights, MixingWeights, can_join, filter_groups, mix
 
 
 class JoinedBlock(BionicFocalVisionBlock):
     """The block's equation with everything between its matrix products joined: (B, H, W, C) -> (B, H, W, C).
 
-    A block becomes one by `join`; names of modules and parameters stay. What the chains are not made for goes through the block's own
-    layers: other devices, number formats other than float32 and bfloat16 (autocast's counts), gradients to the input, training,
-    tracing, and modules inside that somebody has hooked.
+    A block becomes one by `join`; names of modules and parameters stay, and weights that change are taken up. What the chains are not made
+    for goes through the block's own layers: other devices, number formats other than float32 and bfloat16 (autocast's counts), gradients,
+    training, tracing, compiling, counting, and layers that somebody has hooked or replaced. The hidden map is whole in memory here.
     """
 
     mixer: BakedGaborFilter
     ffn: MultiPathFeedForward
-    mixing: MixingWeights
-    filtering: FilteringWeights
+    packed: tuple[object, MixingWeights, FilteringWeights] | None
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        """Whether `module` is a block of the layers that the chains compute: a baked filter, several paths, the second norm folded away."""
-        if type(module) is not BionicFocalVisionBlock or type(module.mixer) is not BakedGaborFilter:
+        """Whether `module` is a block in evaluation, on the processor, of the layers that the chains compute, as `optimize` leaves it."""
+        if type(module) is not BionicFocalVisionBlock or not _is_for_chains(module):
             return False
-        return type(module.ffn) is MultiPathFeedForward and module.norm2.weight is None
+        return all(parameter.device.type == "cpu" and parameter.dtype in FORMATS for parameter in module.parameters())
 
     @classmethod
     def join(cls, block: Any) -> None:
-        """Makes a block that fits one of these, with its weights as they are now."""
+        """Makes a block that fits one of these."""
         block.__class__ = cls
-        block.mixing, block.filtering = _mixing_weights(block), _filtering_weights(block.ffn)
+        block.packed = None
 
-    # The compiler would look into the call and find nothing it knows; around it, it compiles.
-    @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
-        dtype = compute_dtype(self.ffn.fc1.weight)
-        if not self._is_for_chains(x, dtype):
+        if torch.compiler.is_compiling() or not _is_for_chains(self) or not self._takes(x):
             return super().forward(x)
+        mixing, filtering = self._weights()
+        dtype = compute_dtype(self.ffn.fc1.weight)
         with torch.autocast("cpu", enabled=False):
-            y, normal = mix(x.to(dtype).contiguous(), self.mixing)
+            y, normal = mix(x.to(dtype).contiguous(), mixing)
             hidden = F.linear(normal, self.ffn.fc1.weight.to(dtype))
-            filter_groups(hidden, self.filtering)
+            filter_groups(hidden, filtering)
             y.flatten(0, 2).addmm_(hidden.flatten(0, 2), self.ffn.fc2.weight.to(dtype).t())
         return y
 
-    def _is_for_chains(self, x: Tensor, dtype: torch.dtype) -> bool:
-        if self.training or x.device.type != "cpu" or dtype not in FORMATS or not x.numel():
+    def _takes(self, x: Tensor) -> bool:
+        if type(x) is not Tensor or x.device.type != "cpu" or x.dim() != 4 or x.shape[-1] != self.position.out_channels or not x.numel():
             return False
-        if _has_any_global_hook() or (torch.is_grad_enabled() and x.requires_grad):
+        if torch.is_grad_enabled() and (x.requires_grad or any(parameter.requires_grad for parameter in self.parameters())):
             return False
-        if type(x) is not Tensor or torch.jit.is_tracing():  # type: ignore[attr-defined]
-            return False
-        inner = (module for module in self.modules() if module is not self)
-        return not any(module._forward_hooks or module._forward_pre_hooks for module in inner)
+        return compute_dtype(self.ffn.fc1.weight) in FORMATS and not _is_watched() and can_join()
+
+    def _weights(self) -> tuple[MixingWeights, FilteringWeights]:
+        """As the chains read them, made anew where a parameter or the order of the tokens has changed."""
+        versions = ((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in self.parameters())
+        state = (self.token_order, *versions)
+        if self.packed is None or self.packed[0] != state:
+            self.packed = (state, _mixing_weights(self), _filtering_weights(self.ffn))
+        return self.packed[1:]
+
+
+def _is_for_chains(block: Any) -> bool:
+    """Whether a block's layers are in evaluation, of the kinds that the chains compute, and as they were made."""
+    inner = (block.position, ConvPositionEmbedding), (block.mixer, BakedGaborFilter), (block.ffn, MultiPathFeedForward)
+    if block.training or not all(is_untouched(module, kind) for module, kind in inner):
+        return False
+    if not is_untouched(block.norm2, nn.LayerNorm) or block.norm2.weight is not None:
+        return False
+    return all(map(is_plain, (block.norm1, block.ffn.fc1, *block.ffn.paths, block.ffn.fc2)))
+
+
+def _is_watched() -> bool:
+    """Whether somebody wants to see every layer or operation: hooks on all modules, tracing, dispatch modes, function transforms."""
+    if _has_any_global_hook() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return True
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _mixing_weights(block: Any) -> MixingWeights:

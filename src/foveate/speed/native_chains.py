@@ -1,13 +1,15 @@
 """The C++ of `native/`, compiled for this processor when first asked for, and its two functions on tensors.
 
 A block of FViT reads and writes its map some twenty times, and what it does on the way between the matrix products (depthwise convolutions,
-layer norms, GELU, sums) is bound by memory. Each chain here reads a map once and writes it once. Compiling takes a few seconds with the
-system's C++ compiler, into a folder that is gone at once; nothing is kept between processes.
+layer norms, GELU, sums) is bound by memory. The two chains here do it in one pass each. Compiling takes a few seconds with the system's C++
+compiler, into a folder that is gone at once; nothing is kept between processes. Without a compiler, or where PyTorch brings no GNU OpenMP
+(macOS, Windows), there are no chains.
 """
 
 import ctypes
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,6 +28,11 @@ FORMATS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 """Number formats of the maps; weights are always float32."""
 
 ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}
+
+SOURCE = Path(__file__).parent / "native" / "chains.cpp"
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
+SECONDS = 120
+"""After which a compiler is given up."""
 
 _logger = logging.getLogger(__name__)
 
@@ -91,10 +98,11 @@ def can_join() -> bool:
     return _compiled() is not None
 
 
-def find_compiler() -> str | None:
-    """The C++ compiler that `CXX` names, or the first of the usual ones that is there; none on Windows."""
-    names = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
-    return None if sys.platform == "win32" else next((name for name in names if name and shutil.which(name)), None)
+def find_compiler() -> list[str] | None:
+    """The C++ compiler that `CXX` names, with its words, or the first of the usual ones that is there; none on Windows."""
+    asked = shlex.split(os.environ.get("CXX", ""))
+    names = [asked] if asked else [["g++"], ["clang++"], ["c++"]]
+    return None if sys.platform == "win32" else next((name for name in names if shutil.which(name[0])), None)
 
 
 def _pointer(tensor: Tensor) -> ctypes.c_void_p:
@@ -109,23 +117,23 @@ def _library() -> Any:
 
 @lru_cache(maxsize=1)
 def _compiled() -> ctypes.CDLL | None:
-    compiler = find_compiler()
-    if compiler is None:
+    compiler, openmp = find_compiler(), _pytorchs_openmp()
+    if compiler is None or openmp is None:
         return None
     try:
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder) / "chains.so"
-            subprocess.run(_command(compiler, library), capture_output=True, text=True, check=True)
+            command = [*compiler, *FLAGS, str(SOURCE), str(openmp), "-o", str(library)]
+            subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=SECONDS)
             return ctypes.CDLL(str(library))
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", None) or str(error)
-        _logger.warning("%s could not compile FViT's joined chains, models stay without them: %s", compiler, reason.strip()[:300])
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = (getattr(error, "stderr", None) or str(error)).strip()[:300]
+        _logger.warning("FViT's joined chains could not be built with %s, models stay without them: %s", compiler[0], reason)
     return None
 
 
-def _command(compiler: str, library: Path) -> list[str]:
-    """With PyTorch's own OpenMP where it brings one: the system's beside it would be a second set of threads for the same cores."""
-    source = Path(__file__).parent / "native" / "chains.cpp"
-    openmp = map(str, sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")))
-    flags = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-shared"]
-    return [compiler, *flags, str(source), *openmp, "-Wl,--as-needed", "-o", str(library)]
+def _pytorchs_openmp() -> Path | None:
+    """The OpenMP library that PyTorch brought and has loaded: another would be a second set of threads for the same cores."""
+    package = Path(torch.__file__).parent
+    found = [*(package / "lib").glob("libgomp*.so*"), *(package.parent / "torch.libs").glob("libgomp*.so*")]
+    return min(found, default=None)

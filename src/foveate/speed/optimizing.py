@@ -22,8 +22,9 @@ def optimize(model: nn.Module, *, compile: bool = True) -> nn.Module:  # noqa: A
 
     What was done is logged as information and stands in the copy's `optimized`. Outputs differ from the model's by rounding alone. The copy
     cannot be trained, nor its weights saved for one that can; it takes pictures of any size as before. On processors the blocks of FViT run
-    in C++ compiled here within seconds, see `JoinedBlock`. Everything else is compiled by torch.compile, which takes minutes, and the first
-    picture of each new size waits for it again.
+    in C++ compiled here within seconds, see `JoinedBlock`, and nothing else is compiled; they take more memory than the blocks before.
+    Any other model is compiled by torch.compile, which takes minutes, and the first picture of each new size waits for it again. Bring the
+    model to its device and number format first.
 
     Args:
         model: of this project, or anything around one (a detector, a segmenter): what it holds of FViT and T2T-ViT is rewritten. It is
@@ -33,7 +34,8 @@ def optimize(model: nn.Module, *, compile: bool = True) -> nn.Module:  # noqa: A
     copied = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
     steps = [_bake(copied), _fold_norms(copied), _fold_head(copied)]
     if compile:
-        steps.append(_join(copied) or _compile(copied))
+        blocks = [module for module in copied.modules() if JoinedBlock.fits(module)]
+        steps.append(_join(blocks) if blocks else _compile(copied))
     steps = [step for step in steps if step]
     copied.optimized = tuple(steps)  # type: ignore[assignment]
     _logger.info("optimized: %s", "; ".join(steps) or "nothing to do")
@@ -77,9 +79,8 @@ def _fold_head(model: nn.Module) -> str:
     return f"{count} batch norms folded into the convolution before" if count else ""
 
 
-def _join(model: nn.Module) -> str:
-    blocks = [module for module in model.modules() if JoinedBlock.fits(module) and next(module.parameters()).device.type == "cpu"]
-    if not blocks or not can_join():
+def _join(blocks: list[nn.Module]) -> str:
+    if not can_join():
         return ""
     for block in blocks:
         JoinedBlock.join(block)

@@ -1,13 +1,33 @@
-// What lies between the matrix products of an FViT block, each chain in one pass over the map; for inference.
+// What lies between the matrix products of an FViT block, in two passes over the map; for inference.
 //
 // Legend: B pictures, H x W map, C channels; maps are (B, H, W, C), contiguous.
 
+#include <atomic>
+
 #include "rows.h"
+
+// The entry of GNU's OpenMP library that compilers call: PyTorch's own threads do the work, whichever compiler this is.
+extern "C" void GOMP_parallel(void (*function)(void*), void* data, unsigned threads, unsigned flags);
 
 namespace {
 
 constexpr std::size_t CACHE_NUMBERS = 1 << 19;  // 2 MiB, about a core's second cache
-constexpr int ROWS_OF_BAND = 6;  // at least: at a band's edges rows are computed twice
+constexpr int ROWS_OF_BAND = 6;  // or more, where threads need not wait: at a band's edges rows are computed twice
+
+// `task(0)` to `task(count - 1)`, each by the thread that is free.
+template <typename Task>
+void share(int count, int threads, const Task& task) {
+    struct Work {
+        std::atomic<int> next;
+        int count;
+        const Task* task;
+    } work{{0}, count, &task};
+    const auto run = [](void* data) {
+        Work& own = *static_cast<Work*>(data);
+        for (int index = own.next++; index < own.count; index = own.next++) (*own.task)(index);
+    };
+    GOMP_parallel(run, &work, threads, 0);
+}
 
 // `p = position(x); r = p + activation(filter(gain norm(p) + shift)); y = r + later_bias; normal = norm(r)`, (H, W, C) each.
 // `released`: the filter's response is handed on in the order of the authors' code, see layers/gabor.py.
@@ -92,18 +112,19 @@ template <typename Number>
 void mix(const void* x, void* y, void* normal, const std::int64_t* sizes, const float* const* weights, const float* eps, int threads) {
     const int pictures = sizes[0], height = sizes[1], width = sizes[2], channels = sizes[3], stride = sizes[4];
     const Filter position{3, stride, weights[0], weights[1]}, filter{static_cast<int>(sizes[5]), stride, weights[4], weights[5]};
-    // few pictures are shared out in bands of rows
-    const int bands = std::clamp((2 * threads + pictures - 1) / pictures, 1, std::max(height / ROWS_OF_BAND, 1));
+    // few pictures are shared out in bands of rows, two for each thread or at least one
+    const int wanted = std::min((2 * threads + pictures - 1) / pictures, height / ROWS_OF_BAND);
+    const int needed = std::min((threads + pictures - 1) / pictures, height / 2);
+    const int bands = std::max({wanted, needed, 1});
     const std::size_t picture = static_cast<std::size_t>(height) * width * channels;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (int task = 0; task < pictures * bands; ++task) {
+    share(pictures * bands, threads, [&](int task) {
         const std::size_t at = task / bands * picture;
         const int band = task % bands;
         const Mixing<Number> one{static_cast<const Number*>(x) + at, static_cast<Number*>(y) + at, static_cast<Number*>(normal) + at,
                                  height, width, channels, stride, static_cast<int>(sizes[6]), sizes[7] != 0, position, filter,
                                  weights[2], weights[3], weights[6], eps[0], eps[1]};
         one(height * band / bands, height * (band + 1) / bands);
-    }
+    });
 }
 
 // `y1 = GELU(dw1(x1 + b1))`, `yi = GELU(dwi(xi + bi + y(i-1)))` in the place of the groups of hidden channels xi of one picture,
@@ -171,19 +192,18 @@ template <typename Number>
 void filter(void* hidden, const std::int64_t* sizes, const float* entering, const float* taps, const float* bias, int threads) {
     const int pictures = sizes[0], height = sizes[1], width = sizes[2], channels = sizes[3], groups = sizes[4], untouched = sizes[5];
     const int group_width = channels / groups, stride = (group_width + LANES - 1) / LANES * LANES;
-    // a task is a slice of the channels whose plane stays in the cache, two groups of lanes or more; enough of them for the threads
+    // a task is a slice of the channels, small enough for its plane to stay in the cache and for every thread to have some
     const std::size_t fitting = CACHE_NUMBERS / (static_cast<std::size_t>(height) * width * LANES);
     const std::size_t shared = static_cast<std::size_t>(stride / LANES) * pictures / (2 * threads);
-    const int slice = static_cast<int>(std::clamp<std::size_t>(std::min(fitting, shared), 2, stride)) * LANES;
+    const int slice = static_cast<int>(std::clamp<std::size_t>(std::min(fitting, shared), 1, stride)) * LANES;
     const int slices = (group_width + slice - 1) / slice;
     const std::size_t picture = static_cast<std::size_t>(height) * width * channels;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (int task = 0; task < pictures * slices; ++task) {
+    share(pictures * slices, threads, [&](int task) {
         const int first = task % slices * slice;
         Number* own = static_cast<Number*>(hidden) + task / slices * picture;
         const Filtering<Number> one{own, height, width, channels, groups, untouched, stride, entering, taps, bias};
         one(first, std::min(first + slice, group_width));
-    }
+    });
 }
 
 }  // namespace

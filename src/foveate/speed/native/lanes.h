@@ -16,7 +16,7 @@ struct Bfloat16 {
     std::uint16_t bits;
 };
 
-enum Activation { NONE = 0, RELU = 1, GELU = 2 };  // as numbered in joining.py
+enum Activation { NONE = 0, RELU = 1, GELU = 2 };  // as numbered in native_chains.py
 
 inline Lanes load(const float* from) {
     Lanes lanes;
@@ -58,6 +58,12 @@ inline void write(Bfloat16* to, Lanes lanes, int count) {
     const Halves halves = __builtin_convertvector(number ? rounded : Words{} + 0x7fc0u, Halves);
     if (count >= LANES) std::memcpy(to, &halves, sizeof halves);
     else std::memcpy(to, &halves, count * sizeof(Bfloat16));
+}
+
+// The first `count` of sixteen numbers, zeros in the others' places.
+inline Lanes first(Lanes lanes, int count) {
+    const Truths places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return places < count ? lanes : Lanes{};
 }
 
 inline float sum_of(Lanes lanes) {

@@ -106,10 +106,9 @@ void normalise(const float* pixel, int channels, int stride, float eps, Sink sin
     const float mean = sum_of(total) / channels;
     Lanes squares = {};
     for (int c = 0; c < stride; c += LANES) {
-        const Lanes centred = load(pixel + c) - mean;
+        const Lanes centred = first(load(pixel + c) - mean, channels - c);
         squares += centred * centred;
     }
-    const float variance = std::max((sum_of(squares) - (stride - channels) * mean * mean) / channels, 0.0f);
-    const float scale = 1.0f / std::sqrt(variance + eps);
+    const float scale = 1.0f / std::sqrt(sum_of(squares) / channels + eps);
     for (int c = 0; c < stride; c += LANES) sink(c, (load(pixel + c) - mean) * scale);
 }

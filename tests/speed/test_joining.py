@@ -21,7 +21,7 @@ from foveate.models.fvit import BionicFocalVisionBlock
 from foveate.speed import joining
 from foveate.speed.folding import fold_norm
 from foveate.speed.joining import JoinedBlock
-from foveate.speed.native_chains import can_join
+from foveate.speed.native_chains import can_join, filter_groups
 
 pytestmark = pytest.mark.skipif(not can_join(), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 
@@ -76,6 +76,15 @@ def test_a_joined_block_is_the_block(form: dict[str, object], order: str) -> Non
             found, expected = fast(x), block(x.clone())
         assert torch.equal(x, before)
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=2e-5)
+
+
+def test_pictures_may_be_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, x = joined(make_block()), random_map(5, 6, 7, 24)
+    whole, pieces = fast(x), []
+    monkeypatch.setattr(joining, "HIDDEN_NUMBERS", 2 * 6 * 7 * 60 + 1)
+    monkeypatch.setattr(joining, "filter_groups", lambda hidden, weights: (pieces.append(len(hidden)), filter_groups(hidden, weights)))
+    torch.testing.assert_close(fast(x), whole, atol=1e-5, rtol=1e-5)
+    assert pieces == [2, 2, 1]
 
 
 def test_a_map_larger_than_the_cache() -> None:

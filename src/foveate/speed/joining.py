@@ -14,13 +14,16 @@ from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
 from foveate.models.fvit import BionicFocalVisionBlock
 from foveate.speed.native_chains import FORMATS, LANES, FilteringWeights, MixingWeights, can_join, filter_groups, mix
 
+HIDDEN_NUMBERS = 2**22
+"""Of the hidden map that are in memory at a time, or one picture's."""
+
 
 class JoinedBlock(BionicFocalVisionBlock):
     """The block's equation with everything between its matrix products joined: (B, H, W, C) -> (B, H, W, C).
 
     A block becomes one by `join`; names of modules and parameters stay, and weights that change are taken up. What the chains are not made
     for goes through the block's own layers: other devices, number formats other than float32 and bfloat16 (autocast's counts), gradients,
-    training, tracing, compiling, counting, and layers that somebody has hooked or replaced. The hidden map is whole in memory here.
+    training, tracing, compiling, counting, and layers that somebody has hooked or replaced.
     """
 
     mixer: BakedGaborFilter
@@ -45,11 +48,14 @@ class JoinedBlock(BionicFocalVisionBlock):
             return super().forward(x)
         mixing, filtering = self._weights()
         dtype = compute_dtype(self.ffn.fc1.weight)
+        rows, columns = self.ffn.fc1.weight.to(dtype), self.ffn.fc2.weight.to(dtype)
+        pictures = max(1, HIDDEN_NUMBERS // (x.shape[1] * x.shape[2] * len(rows)))
         with torch.autocast("cpu", enabled=False):
             y, normal = mix(x.to(dtype).contiguous(), mixing)
-            hidden = F.linear(normal, self.ffn.fc1.weight.to(dtype))
-            filter_groups(hidden, filtering)
-            y.flatten(0, 2).addmm_(hidden.flatten(0, 2), self.ffn.fc2.weight.to(dtype).t())
+            for entering, leaving in zip(normal.split(pictures), y.split(pictures), strict=True):
+                hidden = F.linear(entering, rows)
+                filter_groups(hidden, filtering)
+                leaving.flatten(0, 2).addmm_(hidden.flatten(0, 2), columns.t())
         return y
 
     def _takes(self, x: Tensor) -> bool:

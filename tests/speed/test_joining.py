@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 import foveate
@@ -88,7 +89,7 @@ def test_pictures_may_be_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_map_larger_than_the_cache() -> None:
-    block, x = make_block(16, hidden=64, paths=2), random_map(1, 190, 201, 16)
+    block, x = make_block(16, hidden=192, paths=2), random_map(8, 190, 201, 16)
     torch.testing.assert_close(joined(block)(x), block(x.clone()), atol=2e-5, rtol=2e-5)
 
 
@@ -101,7 +102,7 @@ def test_far_from_zero_the_norms_stay_exact() -> None:
     assert deviation < 2 * (block(random_map(1, 9, 9, 72)) - exact).abs().max() + 1e-4
 
 
-def test_two_programs_threads_at_a_time() -> None:
+def test_several_threads_may_call_at_once() -> None:
     fast, maps = joined(make_block(64, hidden=192)), [random_map(2, 30, 14 + index, 64, seed=index) for index in range(8)]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(fast, maps))
@@ -172,44 +173,78 @@ class Adapter(nn.Linear):
         return super().forward(input) + 1
 
 
-def without_chains(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_chains(monkeypatch: pytest.MonkeyPatch, fast: nn.Module, x: Tensor) -> None:
+    """From now on the chains fail, and did not before."""
+
     def fail(*_: object) -> None:
         raise AssertionError("the chains were called")
 
     monkeypatch.setattr(joining, "mix", fail)
-
-
-@pytest.mark.parametrize("kind", ["hook inside", "adapter", "float64", "half", "training", "no pictures", "tracing", "counting", "fake"])
-def test_the_layers_are_called_where_the_chains_are_not_meant(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    block = make_block()
-    fast, x, called = joined(block), random_map(2, 5, 5, 24), []
-    without_chains(monkeypatch)
     with pytest.raises(AssertionError, match="the chains were called"):
         fast(x)
-    expected = block(x.clone())
-    if kind == "hook inside":
-        fast.mixer.register_forward_hook(lambda *_: called.append(1))
-        torch.testing.assert_close(fast(x), expected)
-        assert called
-    elif kind == "adapter":
-        fast.ffn.fc2 = Adapter(60, 24)
-        assert fast(x).shape == x.shape
-    elif kind == "float64":
-        torch.testing.assert_close(fast.double()(x.double()).float(), expected)
-    elif kind == "half":
-        assert fast.half()(x.half()).dtype == torch.float16
-    elif kind == "training":
-        assert fast.train()(x).shape == x.shape
-    elif kind == "no pictures":
-        assert fast(x[:0]).shape == (0, 5, 5, 24)
-    elif kind == "tracing":
-        torch.testing.assert_close(torch.jit.trace(fast, x.clone(), check_trace=False)(x.clone()), expected)
-    elif kind == "counting":
-        with FlopCounterMode(display=False) as counter:
-            fast(x)
-        assert counter.get_total_flops() > 2 * 2 * 24 * 60 * 2 * 25
-    else:
-        assert torch.export.export(fast, (x,)).module()(x.clone()).shape == x.shape
+
+
+@pytest.mark.parametrize("inner", ["mixer", "drop_path2", "ffn.drop", "norm2", "ffn.paths.1"])
+def test_layers_with_hooks_are_called(inner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, x, called = joined(make_block()), random_map(2, 5, 5, 24), []
+    without_chains(monkeypatch, fast, x)
+    fast.get_submodule(inner).register_forward_hook(lambda *_: called.append(1))
+    fast(x)
+    assert called
+
+
+@pytest.mark.parametrize("change", ["adapter", "dilated", "float64"])
+def test_layers_that_were_replaced_are_called(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = make_block()
+    fast, x = joined(block), random_map(2, 5, 5, 24)
+    without_chains(monkeypatch, fast, x)
+    for model in (fast, block):
+        if change == "adapter":
+            weights = model.ffn.fc2.state_dict()
+            model.ffn.fc2 = Adapter(60, 24).requires_grad_(False)
+            model.ffn.fc2.load_state_dict(weights)
+        elif change == "dilated":
+            model.ffn.paths[0].dilation = model.ffn.paths[0].padding = (2, 2)
+        else:
+            model.double()
+    x = x.double() if change == "float64" else x
+    torch.testing.assert_close(fast(x.clone()), block(x.clone()))
+
+
+USES = {
+    "half": lambda fast, x: fast.half()(x.half()),
+    "training": lambda fast, x: fast.train()(x),
+    "no pictures": lambda fast, x: fast(x[:0]),
+    "tracing": lambda fast, x: torch.jit.trace(fast, x.clone(), check_trace=False)(x.clone()),
+    "export": lambda fast, x: torch.export.export(fast, (x,)).module()(x.clone()),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_the_layers_are_called_where_the_chains_are_not_meant(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, x = joined(make_block()), random_map(2, 5, 5, 24)
+    without_chains(monkeypatch, fast, x)
+    assert USES[use](fast, x).shape[1:] == x.shape[1:]
+
+
+def test_dropout_in_evaluation_drops() -> None:
+    fast, x = joined(make_block()), random_map(2, 5, 5, 24)
+    fast.ffn.drop.train()
+    assert not torch.allclose(fast(x.clone()), fast(x.clone()), atol=1e-3)
+
+
+def test_counters_and_tangents_see_every_layer() -> None:
+    fast, x = joined(make_block()), random_map(2, 5, 5, 24)
+    with FlopCounterMode(display=False) as counter:
+        fast(x.clone())
+    assert counter.get_total_flops() > 2 * 2 * 24 * 60 * 2 * 25
+    with forward_ad.dual_level():
+        assert forward_ad.unpack_dual(fast(forward_ad.make_dual(x, torch.ones_like(x)))).tangent is not None
+
+
+def test_weights_elsewhere_are_refused_as_by_the_layers() -> None:
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        joined(make_block()).to("meta")(random_map(2, 5, 5, 24))
 
 
 @pytest.mark.parametrize("shape", [(5, 5, 24), (2, 5, 5, 16)])
@@ -245,12 +280,31 @@ def test_weights_that_change_are_taken_up() -> None:
     torch.testing.assert_close(fast(x), other(x.clone()), atol=2e-5, rtol=2e-5)
 
 
-def test_a_joined_model_can_be_kept_compiled_and_exported() -> None:
+def test_weights_of_a_copy_made_in_inference_mode_are_taken_up() -> None:
+    block, other, x = make_block(), make_block(), random_map(2, 5, 7, 24)
+    other.position.bias.add_(1)
+    with torch.inference_mode():
+        fast = joined(block)
+        fast(x)
+        fast.load_state_dict(other.state_dict())
+        torch.testing.assert_close(fast(x), other(x.clone()), atol=2e-5, rtol=2e-5)
+
+
+def test_optimizing_twice_joins_once() -> None:
+    model = foveate.create_model("fvit_tiny", depths=(1, 1, 1, 1), widths=(16, 24, 32, 40), stem_width=8, num_classes=3)
+    once = foveate.optimize(model)
+    twice, x = foveate.optimize(once), torch.randn(1, 3, 40, 40)
+    assert twice.optimized[-1] == once.optimized[-1] == "4 blocks joined: two native chains around two matrix products"
+    torch.testing.assert_close(twice(x), once(x), atol=0, rtol=0)
+
+
+def test_a_joined_model_can_be_kept_and_compiled() -> None:
     model = foveate.create_model("fvit_tiny", depths=(1, 1, 1, 1), widths=(16, 24, 32, 40), stem_width=8, num_classes=3).eval()
     fast, x = foveate.optimize(model), torch.randn(2, 3, 32, 48)
     with torch.no_grad():
         expected = model(x)
         file = io.BytesIO()
+        fast(x)
         torch.save(fast, file)
         file.seek(0)
         torch.testing.assert_close(torch.load(file, weights_only=False)(x), expected, atol=1e-4, rtol=1e-4)

@@ -14,6 +14,7 @@ from foveate.layers.in_place import added, gelu, plus_product
 from foveate.layers.recomputing import compute_dtype, is_plain, norm_backward, norm_forward, recomputes
 
 FEW_PIXELS = 2000
+"""Below the 3,136 of sixteen 14 x 14 maps, where both forms take as long on two cores; single pictures gain (docs/performance.md)."""
 
 
 class MultiPathFeedForward(nn.Module):
@@ -103,7 +104,7 @@ def _pointwise(x_bhwc: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     A convolution first brings its weights into another order, which does not pay for a few pixels.
     """
-    if torch.is_grad_enabled() or x_bhwc.shape[:-1].numel() < FEW_PIXELS:
+    if torch.is_grad_enabled() or (not torch.compiler.is_compiling() and x_bhwc.shape[:-1].numel() < FEW_PIXELS):
         return F.linear(x_bhwc, weight, bias)
     return F.conv2d(x_bhwc.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
 

@@ -1,12 +1,15 @@
 """FViT's blocks for inference on processors: two native chains around two matrix products, see `native_chains.py`."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from foveate.layers.dropout import Dropout
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import BakedGaborFilter
 from foveate.layers.position import ConvPositionEmbedding
@@ -15,15 +18,16 @@ from foveate.models.fvit import BionicFocalVisionBlock
 from foveate.speed.native_chains import FORMATS, LANES, FilteringWeights, MixingWeights, can_join, filter_groups, mix
 
 HIDDEN_NUMBERS = 2**22
-"""Of the hidden map that are in memory at a time, or one picture's."""
+"""So many numbers of the hidden map are in memory at a time at most, but always those of one picture."""
 
 
 class JoinedBlock(BionicFocalVisionBlock):
     """The block's equation with everything between its matrix products joined: (B, H, W, C) -> (B, H, W, C).
 
-    A block becomes one by `join`; names of modules and parameters stay, and weights that change are taken up. What the chains are not made
-    for goes through the block's own layers: other devices, number formats other than float32 and bfloat16 (autocast's counts), gradients,
-    training, tracing, compiling, counting, and layers that somebody has hooked or replaced.
+    A block becomes one by `join`; names of modules and parameters stay, and weights that change are taken up (not those changed through
+    `.data`, which nobody can see). What the chains are not made for goes through the block's own layers: other devices, number formats
+    other than float32 and bfloat16 (autocast's counts), gradients, training, dropout in evaluation, tracing, compiling, counting, and
+    layers that somebody has hooked or replaced.
     """
 
     mixer: BakedGaborFilter
@@ -35,7 +39,7 @@ class JoinedBlock(BionicFocalVisionBlock):
         """Whether `module` is a block in evaluation, on the processor, of the layers that the chains compute, as `optimize` leaves it."""
         if type(module) is not BionicFocalVisionBlock or not _is_for_chains(module):
             return False
-        return all(parameter.device.type == "cpu" and parameter.dtype in FORMATS for parameter in module.parameters())
+        return _are_for_chains(module.parameters())
 
     @classmethod
     def join(cls, block: Any) -> None:
@@ -61,32 +65,51 @@ class JoinedBlock(BionicFocalVisionBlock):
     def _takes(self, x: Tensor) -> bool:
         if type(x) is not Tensor or x.device.type != "cpu" or x.dim() != 4 or x.shape[-1] != self.position.out_channels or not x.numel():
             return False
-        if torch.is_grad_enabled() and (x.requires_grad or any(parameter.requires_grad for parameter in self.parameters())):
+        parameters = list(self.parameters())
+        if torch.is_grad_enabled() and (x.requires_grad or any(parameter.requires_grad for parameter in parameters)):
             return False
-        return compute_dtype(self.ffn.fc1.weight) in FORMATS and not _is_watched() and can_join()
+        if not torch.is_autocast_enabled("cpu") and x.dtype != parameters[0].dtype:
+            return False
+        return _are_for_chains(parameters) and compute_dtype(self.ffn.fc1.weight) in FORMATS and not _is_watched() and can_join()
 
     def _weights(self) -> tuple[MixingWeights, FilteringWeights]:
-        """As the chains read them, made anew where a parameter or the order of the tokens has changed."""
-        versions = ((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in self.parameters())
-        state = (self.token_order, *versions)
+        """As the chains read them, made anew where a parameter or the order of the tokens has changed, or where nobody can know."""
+        parameters = list(self.parameters())
+        if any(parameter.is_inference() for parameter in parameters):
+            return _mixing_weights(self), _filtering_weights(self.ffn)
+        state = (self.token_order, *((parameter.data_ptr(), parameter._version) for parameter in parameters))
         if self.packed is None or self.packed[0] != state:
             self.packed = (state, _mixing_weights(self), _filtering_weights(self.ffn))
         return self.packed[1:]
 
 
 def _is_for_chains(block: Any) -> bool:
-    """Whether a block's layers are in evaluation, of the kinds that the chains compute, and as they were made."""
+    """Whether a block's layers are in evaluation, of the kinds and shapes that the chains compute, and as they were made."""
     inner = (block.position, ConvPositionEmbedding), (block.mixer, BakedGaborFilter), (block.ffn, MultiPathFeedForward)
-    if block.training or not all(is_untouched(module, kind) for module, kind in inner):
+    quiet = (block.ffn.drop, Dropout), (block.drop_path1, DropPath), (block.drop_path2, DropPath)
+    if not all(is_untouched(module, kind) and not module.training for module, kind in (*inner, *quiet)):
         return False
     if not is_untouched(block.norm2, nn.LayerNorm) or block.norm2.weight is not None:
         return False
-    return all(map(is_plain, (block.norm1, block.ffn.fc1, *block.ffn.paths, block.ffn.fc2)))
+    layers = block.norm1, block.ffn.fc1, *block.ffn.paths, block.ffn.fc2
+    return all(is_plain(layer) and layer.bias is not None for layer in layers) and all(map(_is_filter, block.ffn.paths))
+
+
+def _is_filter(path: nn.Conv2d) -> bool:
+    """Whether a convolution is depthwise, 3x3, with zeros around the map."""
+    around = path.kernel_size == (3, 3) and path.padding == (1, 1) and path.padding_mode == "zeros"
+    return around and path.stride == path.dilation == (1, 1) and path.groups == path.in_channels == path.out_channels
+
+
+def _are_for_chains(parameters: Iterable[nn.Parameter]) -> bool:
+    return all(parameter.device.type == "cpu" and parameter.dtype in FORMATS for parameter in parameters)
 
 
 def _is_watched() -> bool:
-    """Whether somebody wants to see every layer or operation: hooks on all modules, tracing, dispatch modes, function transforms."""
+    """Whether somebody wants to see every layer or operation: hooks on all modules, tracing, derivatives, transforms."""
     if _has_any_global_hook() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return True
+    if torch.autograd.forward_ad._current_level >= 0:
         return True
     return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
 

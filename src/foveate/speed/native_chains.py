@@ -117,7 +117,7 @@ def _library() -> Any:
 
 @lru_cache(maxsize=1)
 def _compiled() -> ctypes.CDLL | None:
-    compiler, openmp = find_compiler(), _pytorchs_openmp()
+    compiler, openmp = find_compiler(), pytorchs_openmp()
     if compiler is None or openmp is None:
         return None
     try:
@@ -132,7 +132,7 @@ def _compiled() -> ctypes.CDLL | None:
     return None
 
 
-def _pytorchs_openmp() -> Path | None:
+def pytorchs_openmp() -> Path | None:
     """The OpenMP library that PyTorch brought and has loaded: another would be a second set of threads for the same cores."""
     package = Path(torch.__file__).parent
     found = [*(package / "lib").glob("libgomp*.so*"), *(package.parent / "torch.libs").glob("libgomp*.so*")]

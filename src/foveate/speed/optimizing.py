@@ -12,7 +12,7 @@ from foveate.models.fvit import BionicFocalVisionBlock, FViT
 from foveate.models.t2t_vit import Block
 from foveate.speed.folding import fold_batch_norm, fold_norm
 from foveate.speed.joining import JoinedBlock
-from foveate.speed.native_chains import can_join, find_compiler
+from foveate.speed.native_chains import can_join, find_compiler, pytorchs_openmp
 
 _logger = logging.getLogger(__name__)
 
@@ -22,9 +22,9 @@ def optimize(model: nn.Module, *, compile: bool = True) -> nn.Module:  # noqa: A
 
     What was done is logged as information and stands in the copy's `optimized`. Outputs differ from the model's by rounding alone. The copy
     cannot be trained, nor its weights saved for one that can; it takes pictures of any size as before. On processors the blocks of FViT run
-    in C++ compiled here within seconds, see `JoinedBlock`, and nothing else is compiled; they take more memory than the blocks before.
-    Any other model is compiled by torch.compile, which takes minutes, and the first picture of each new size waits for it again. Bring the
-    model to its device and number format first.
+    in C++ compiled within seconds, once per process, see `JoinedBlock`, and nothing else is compiled. Any other model (and FViT where
+    PyTorch brings no GNU OpenMP) is compiled by torch.compile, which takes minutes, and the first picture of each new size waits for it
+    again. Bring the model to its device and number format first.
 
     Args:
         model: of this project, or anything around one (a detector, a segmenter): what it holds of FViT and T2T-ViT is rewritten. It is
@@ -34,8 +34,8 @@ def optimize(model: nn.Module, *, compile: bool = True) -> nn.Module:  # noqa: A
     copied = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
     steps = [_bake(copied), _fold_norms(copied), _fold_head(copied)]
     if compile:
-        blocks = [module for module in copied.modules() if JoinedBlock.fits(module)]
-        steps.append(_join(blocks) if blocks else _compile(copied))
+        blocks = [module for module in copied.modules() if isinstance(module, JoinedBlock) or JoinedBlock.fits(module)]
+        steps.append(_join(blocks) if blocks and pytorchs_openmp() else _compile(copied))
     steps = [step for step in steps if step]
     copied.optimized = tuple(steps)  # type: ignore[assignment]
     _logger.info("optimized: %s", "; ".join(steps) or "nothing to do")
@@ -47,7 +47,7 @@ def _bake(model: nn.Module) -> str:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, LearnableGaborFilter):
-                setattr(module, name, child.bake().requires_grad_(requires_grad=False))
+                setattr(module, name, child.bake().eval().requires_grad_(requires_grad=False))
                 count += 1
     return f"{count} Gabor filters baked" if count else ""
 
@@ -71,7 +71,7 @@ def _fold_norms(model: nn.Module) -> str:
 def _fold_head(model: nn.Module) -> str:
     count = 0
     for module in model.modules():
-        if isinstance(module, FViT) and isinstance(module.conv_head, nn.Sequential):
+        if isinstance(module, FViT) and isinstance(module.conv_head, nn.Sequential) and isinstance(module.conv_head[1], nn.BatchNorm2d):
             layers: list[Any] = list(module.conv_head)
             convolution, norm, activation = layers
             module.conv_head = nn.Sequential(fold_batch_norm(convolution, norm), nn.Identity(), activation)

@@ -82,12 +82,10 @@ class PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x_bchw: Tensor) -> Tensor:
-        if self.stride == 1:
-            return self.norm(self.proj(nn.functional.pad(x_bchw, (0, 1, 0, 1))).permute(0, 2, 3, 1))
-        x_bchw = pad_end(x_bchw, 2)
-        if is_plain(self.proj) and (torch.is_grad_enabled() or x_bchw.device.type != "cpu"):
-            return self.norm(self._project_patches(x_bchw.permute(0, 2, 3, 1)))
-        return self.norm(self.proj(x_bchw).permute(0, 2, 3, 1))
+        x_bchw = pad_end(x_bchw, 2) if self.stride == 2 else nn.functional.pad(x_bchw, (0, 1, 0, 1))
+        as_linear = self.stride == 2 and is_plain(self.proj) and (torch.is_grad_enabled() or x_bchw.device.type != "cpu")
+        x_bhwc = self._project_patches(x_bchw.permute(0, 2, 3, 1)) if as_linear else self.proj(x_bchw).permute(0, 2, 3, 1)
+        return self.norm(x_bhwc)
 
     def _project_patches(self, x_bhwc: Tensor) -> Tensor:
         """The convolution as a linear layer on patches that do not overlap: its backward pass is several times faster."""

@@ -2,11 +2,7 @@
 
 import copy
 import io
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
@@ -338,44 +334,3 @@ def test_whole_models_and_what_is_said_of_them(name: str) -> None:
 def test_other_blocks_are_left_alone(options: dict[str, object]) -> None:
     model = foveate.create_model("fvit_tiny", depths=(1, 1, 1, 1), widths=(16, 24, 32, 40), **options).eval()
     assert not any(JoinedBlock.fits(module) for module in foveate.optimize(model, compile=False).modules())
-
-
-PROCESS = """
-import torch, foveate
-model = foveate.create_model("fvit_tiny_dp", depths=(1, 1, 1, 1), widths=(16, 24, 32, 40), stem_width=8).eval()
-fast, x = foveate.optimize(model), torch.randn(1, 3, 32, 32)
-print(any("joined" in step for step in fast.optimized), torch.allclose(fast(x), model(x), atol=1e-5))
-"""
-
-
-def run_process(code: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **environment})
-
-
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks the Linux kernel which libraries are loaded")
-def test_the_chains_share_pytorchs_threads() -> None:
-    loaded = 'print(*{line.split()[-1] for line in open("/proc/self/maps") if any(name in line for name in ("gomp", "libomp", "iomp"))})'
-    joined_there, same, *libraries = run_process(PROCESS + loaded).stdout.split()
-    assert (joined_there, same) == ("True", "True")
-    assert len(libraries) == 1
-
-
-@pytest.mark.parametrize("words", ["echo no such instruction >&2; exit 1", "echo no library > $7"], ids=["fails", "writes nonsense"])
-def test_a_compiler_that_fails_is_told_and_the_model_works(words: str, tmp_path: Path) -> None:
-    compiler = tmp_path / "broken"
-    compiler.write_text("#!/bin/sh\nfor last; do :; done\n" + words.replace("$7", '"$last"') + "\n")
-    compiler.chmod(0o755)
-    done = run_process(PROCESS, CXX=f"{compiler} --a-word")
-    assert done.stdout.split() == ["False", "True"]
-    assert "FViT's joined chains could not be built with" in done.stderr
-    assert "models stay without them: " in done.stderr
-
-
-def test_a_kept_copy_works_where_there_is_no_compiler(tmp_path: Path) -> None:
-    fast = foveate.optimize(foveate.create_model("fvit_tiny", depths=(1, 1, 1, 1), widths=(16, 24, 32, 40), stem_width=8).eval())
-    x = torch.randn(1, 3, 32, 32)
-    with torch.no_grad():
-        torch.save((fast, x, fast(x)), tmp_path / "kept.pt")
-    code = "import sys, torch\nfast, x, y = torch.load(sys.argv[1], weights_only=False)\nprint(torch.allclose(fast(x), y, atol=1e-4))"
-    assert run_process(code, str(tmp_path / "kept.pt"), CXX="/no/compiler").stdout.split() == ["True"]

@@ -48,9 +48,10 @@ class JoinedBlock(BionicFocalVisionBlock):
         block.packed = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() or not _is_for_chains(self) or not self._takes(x):
+        parameters = list(self.parameters())
+        if torch.compiler.is_compiling() or not _is_for_chains(self) or not self._takes(x, parameters):
             return super().forward(x)
-        mixing, filtering = self._weights()
+        mixing, filtering = self._weights(parameters)
         dtype = compute_dtype(self.ffn.fc1.weight)
         rows, columns = self.ffn.fc1.weight.to(dtype), self.ffn.fc2.weight.to(dtype)
         pictures = max(1, HIDDEN_NUMBERS // (x.shape[1] * x.shape[2] * len(rows)))
@@ -62,19 +63,17 @@ class JoinedBlock(BionicFocalVisionBlock):
                 leaving.flatten(0, 2).addmm_(hidden.flatten(0, 2), columns.t())
         return y
 
-    def _takes(self, x: Tensor) -> bool:
+    def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
         if type(x) is not Tensor or x.device.type != "cpu" or x.dim() != 4 or x.shape[-1] != self.position.out_channels or not x.numel():
             return False
-        parameters = list(self.parameters())
         if torch.is_grad_enabled() and (x.requires_grad or any(parameter.requires_grad for parameter in parameters)):
             return False
         if not torch.is_autocast_enabled("cpu") and x.dtype != parameters[0].dtype:
             return False
         return _are_for_chains(parameters) and compute_dtype(self.ffn.fc1.weight) in FORMATS and not _is_watched() and can_join()
 
-    def _weights(self) -> tuple[MixingWeights, FilteringWeights]:
+    def _weights(self, parameters: list[nn.Parameter]) -> tuple[MixingWeights, FilteringWeights]:
         """As the chains read them, made anew where a parameter or the order of the tokens has changed, or where nobody can know."""
-        parameters = list(self.parameters())
         if any(parameter.is_inference() for parameter in parameters):
             return _mixing_weights(self), _filtering_weights(self.ffn)
         state = (self.token_order, *((parameter.data_ptr(), parameter._version) for parameter in parameters))

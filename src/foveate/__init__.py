@@ -6,7 +6,7 @@ Importing it registers every model with timm: `timm.create_model("fvit_tiny", fe
 from foveate.factory import create_model, list_models
 from foveate.memory import keep_freed_memory
 from foveate.opening import open_model
-from foveate.speed.optimizing import optimize
+from foveate.speed.optimizing import optimize, optimize_for_training
 from foveate.weights.load import LoadReport, load_weights
 
 __version__ = "0.1.0"
@@ -20,4 +20,5 @@ __all__ = [
     "load_weights",
     "open_model",
     "optimize",
+    "optimize_for_training",
 ]

@@ -20,7 +20,7 @@ from foveate.speed.folding import fold_norm
 from foveate.speed.joining import JoinedBlock
 from foveate.speed.native_chains import can_join, filter_groups
 
-pytestmark = pytest.mark.skipif(not can_join(), reason="no C++ compiler, or PyTorch without GNU OpenMP")
+pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 
 
 def make_block(

@@ -11,7 +11,7 @@ import torch
 import foveate
 from foveate.speed.native_chains import can_join
 
-pytestmark = pytest.mark.skipif(not can_join(), reason="no C++ compiler, or PyTorch without GNU OpenMP")
+pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 
 PROCESS = """
 import torch, foveate

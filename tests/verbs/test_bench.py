@@ -60,7 +60,6 @@ def test_what_cannot_be_measured_is_told_and_the_rest_is_kept() -> None:
     [
         ({"batch": 0}, "found batch 0"),
         ({"rounds": 0}, "rounds 0"),
-        ({"optimize": True, "mode": "train"}, "cannot learn any more"),
         ({"device": "cuda:99"}, "device: found 'cuda:99'"),
         ({"device": "abacus"}, "device: found 'abacus'"),
     ],

@@ -22,6 +22,7 @@ from foveate.cli import run_verb
 from foveate.errors import UserError
 from foveate.opening import open_model
 from foveate.run import RunFolder
+from foveate.speed.native_training import can_join
 from foveate.tasks.settings import TrainSettings
 from foveate.verbs import train as module
 from foveate.verbs.evaluate import evaluate
@@ -57,13 +58,14 @@ def dying(optimizer, rate):
     real(optimizer, rate)
 
 loop.set_learning_rate = dying
+module.MANY_STEPS = int(sys.argv[3])
 train(TrainSettings.from_plain(eval(sys.argv[1])))
 """
 
 
 def stopped_after_five_steps(settings, kind=signal.SIGKILL):
     """`train(settings)` in a process of its own that sends itself a signal before its sixth step; what it said."""
-    arguments = [sys.executable, "-c", CHILD, repr(settings.plain()), str(int(kind))]
+    arguments = [sys.executable, "-c", CHILD, repr(settings.plain()), str(int(kind)), str(module.MANY_STEPS)]
     done = subprocess.run(arguments, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=200, check=False)
     assert done.returncode == -kind, done.stderr
     return done.stderr
@@ -168,6 +170,26 @@ def test_killed_and_resumed_training_equals_the_uninterrupted_one_to_the_bit(che
     assert untimed[0] == untimed[1], "losses and figures, each epoch once"
     assert [row["epoch"] for row in rows_of(cut)] == ["1", "2", "3", "4", "5"]
     assert [bool(row["val_loss"]) for row in rows_of(cut)] == [False, True, False, True, True]
+
+
+@pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
+def test_a_long_training_is_joined_and_goes_on_to_the_bit_too(tiny, tmp_path, monkeypatch, capsys):
+    """From so many steps on; its weights are those of any model."""
+    settings = replace(tiny, epochs=5, batch_size=9, accumulate=2, evaluate_every=5, checkpoint_every_steps=5)
+    whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
+    monkeypatch.setattr(module, "MANY_STEPS", 10)
+    with one_thread():
+        train(replace(settings, out=whole.path))
+        assert "4 blocks joined: native chains" in capsys.readouterr().err
+        stopped_after_five_steps(replace(settings, out=cut.path))
+        train(TrainSettings(resume=cut.path))
+    assert same(load_file(whole.weights), load_file(cut.weights))
+    assert evaluate(cut.path, settings.data).figures == evaluate(whole.path, settings.data).figures
+
+    monkeypatch.setattr(module, "MANY_STEPS", 11)
+    capsys.readouterr()
+    train(replace(settings, out=tmp_path / "short"))
+    assert "joined" not in capsys.readouterr().err
 
 
 def test_an_interrupted_training_keeps_its_last_step_and_goes_on_to_the_bit(ten_steps, tmp_path):

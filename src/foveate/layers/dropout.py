@@ -26,7 +26,7 @@ class Dropout(nn.Dropout):
 
     def mask(self, shape: torch.Size, device: torch.device) -> Tensor | None:
         """1 for what stays and 0 for what is dropped now, uint8; None where nothing is dropped: in evaluation, and at rate 0."""
-        levels = self._levels
+        levels = self.levels
         if not levels:
             return None
         if device.type == "cpu":
@@ -36,10 +36,11 @@ class Dropout(nn.Dropout):
     @property
     def scale(self) -> float:
         """What a number that stays is multiplied by: 1 in evaluation; 0 where all are dropped."""
-        return LEVELS / (LEVELS - self._levels) if self._levels < LEVELS else 0.0
+        return LEVELS / (LEVELS - self.levels) if self.levels < LEVELS else 0.0
 
     @property
-    def _levels(self) -> int:
+    def levels(self) -> int:
+        """How many of 65536 numbers are dropped on average: 0 in evaluation."""
         return round(self.p * LEVELS) if self.training else 0
 
 

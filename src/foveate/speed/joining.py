@@ -15,7 +15,8 @@ from foveate.layers.gabor import BakedGaborFilter
 from foveate.layers.position import ConvPositionEmbedding
 from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
 from foveate.models.fvit import BionicFocalVisionBlock
-from foveate.speed.native_chains import FORMATS, LANES, FilteringWeights, MixingWeights, can_join, filter_groups, mix
+from foveate.speed.native_chains import LANES, FilteringWeights, MixingWeights, can_join, filter_groups, mix
+from foveate.speed.native_library import FORMATS
 
 HIDDEN_NUMBERS = 2**22
 """So many numbers of the hidden map are in memory at a time at most, but always those of one picture."""
@@ -39,7 +40,7 @@ class JoinedBlock(BionicFocalVisionBlock):
         """Whether `module` is a block in evaluation, on the processor, of the layers that the chains compute, as `optimize` leaves it."""
         if type(module) is not BionicFocalVisionBlock or not _is_for_chains(module):
             return False
-        return _are_for_chains(module.parameters())
+        return are_for_chains(module.parameters())
 
     @classmethod
     def join(cls, block: Any) -> None:
@@ -70,7 +71,8 @@ class JoinedBlock(BionicFocalVisionBlock):
             return False
         if not torch.is_autocast_enabled("cpu") and x.dtype != parameters[0].dtype:
             return False
-        return _are_for_chains(parameters) and compute_dtype(self.ffn.fc1.weight) in FORMATS and not _is_watched() and can_join()
+        dtype = compute_dtype(self.ffn.fc1.weight)
+        return are_for_chains(parameters) and dtype in FORMATS and not is_watched() and can_join(dtype)
 
     def _weights(self, parameters: list[nn.Parameter]) -> tuple[MixingWeights, FilteringWeights]:
         """As the chains read them, made anew where a parameter or the order of the tokens has changed, or where nobody can know."""
@@ -91,20 +93,20 @@ def _is_for_chains(block: Any) -> bool:
     if not is_untouched(block.norm2, nn.LayerNorm) or block.norm2.weight is not None:
         return False
     layers = block.norm1, block.ffn.fc1, *block.ffn.paths, block.ffn.fc2
-    return all(is_plain(layer) and layer.bias is not None for layer in layers) and all(map(_is_filter, block.ffn.paths))
+    return all(is_plain(layer) and layer.bias is not None for layer in layers) and all(map(is_filter, block.ffn.paths))
 
 
-def _is_filter(path: nn.Conv2d) -> bool:
+def is_filter(path: nn.Conv2d) -> bool:
     """Whether a convolution is depthwise, 3x3, with zeros around the map."""
     around = path.kernel_size == (3, 3) and path.padding == (1, 1) and path.padding_mode == "zeros"
     return around and path.stride == path.dilation == (1, 1) and path.groups == path.in_channels == path.out_channels
 
 
-def _are_for_chains(parameters: Iterable[nn.Parameter]) -> bool:
+def are_for_chains(parameters: Iterable[nn.Parameter]) -> bool:
     return all(parameter.device.type == "cpu" and parameter.dtype in FORMATS for parameter in parameters)
 
 
-def _is_watched() -> bool:
+def is_watched() -> bool:
     """Whether somebody wants to see every layer or operation: hooks on all modules, tracing, derivatives, transforms."""
     if _has_any_global_hook() or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return True

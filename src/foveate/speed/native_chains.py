@@ -1,40 +1,21 @@
-"""The C++ of `native/`, compiled for this processor when first asked for, and its two functions on tensors.
+"""What lies between the matrix products of an FViT block, for inference: two functions of `native/chains.cpp` on tensors.
 
 A block of FViT reads and writes its map some twenty times, and what it does on the way between the matrix products (depthwise convolutions,
-layer norms, GELU, sums) is bound by memory. The two chains here do it in one pass each. Compiling takes a few seconds with the system's C++
-compiler, into a folder that is gone at once; nothing is kept between processes. Without a compiler, or where PyTorch brings no GNU OpenMP
-(macOS, Windows), there are no chains.
+layer norms, GELU, sums) is bound by memory. The two chains here do it in one pass each.
 """
 
 import ctypes
-import logging
-import os
-import shlex
-import shutil
-import subprocess
-import sys
-import tempfile
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from foveate.speed.native_library import ACTIVATIONS, function, has_library, pointer
+
 LANES = 16
 """Channels of weights are filled up with zeros to whole groups of these, as in native/lanes.h."""
 
-FORMATS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-"""Number formats of the maps; weights are always float32."""
-
-ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}
-
-SOURCE = Path(__file__).parent / "native" / "chains.cpp"
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
-SECONDS = 120
-"""After which a compiler is given up."""
-
-_logger = logging.getLogger(__name__)
+LIBRARY = "chains"
 
 
 class MixingWeights(NamedTuple):
@@ -77,8 +58,8 @@ def mix(x_bhwc: Tensor, weights: MixingWeights) -> tuple[Tensor, Tensor]:
     stride = weights.gain.shape[-1]
     sizes = (ctypes.c_int64 * 8)(*x_bhwc.shape, stride, weights.side, ACTIVATIONS[weights.activation], weights.released)
     pointers = (ctypes.c_void_p * 7)(*(tensor.data_ptr() for tensor in weights[:7]))
-    call = getattr(_library(), f"mix_{FORMATS[x_bhwc.dtype]}")
-    call(_pointer(x_bhwc), _pointer(y), _pointer(normal), sizes, pointers, (ctypes.c_float * 2)(*weights.eps), torch.get_num_threads())
+    call = function(LIBRARY, "mix_all", x_bhwc.dtype)
+    call(pointer(x_bhwc), pointer(y), pointer(normal), sizes, pointers, (ctypes.c_float * 2)(*weights.eps), torch.get_num_threads())
     return y, normal
 
 
@@ -89,51 +70,10 @@ def filter_groups(hidden_bhwc: Tensor, weights: FilteringWeights) -> None:
     """
     groups, filters = len(weights.entering), len(weights.taps)
     sizes = (ctypes.c_int64 * 6)(*hidden_bhwc.shape, groups, groups - filters)
-    call = getattr(_library(), f"filter_{FORMATS[hidden_bhwc.dtype]}")
-    call(_pointer(hidden_bhwc), sizes, *map(_pointer, weights), torch.get_num_threads())
+    call = function(LIBRARY, "filter_all", hidden_bhwc.dtype)
+    call(pointer(hidden_bhwc), sizes, *map(pointer, weights), torch.get_num_threads())
 
 
-def can_join() -> bool:
-    """Whether the chains could be compiled here; the first call does it."""
-    return _compiled() is not None
-
-
-def find_compiler() -> list[str] | None:
-    """The C++ compiler that `CXX` names, with its words, or the first of the usual ones that is there; none on Windows."""
-    asked = shlex.split(os.environ.get("CXX", ""))
-    names = [asked] if asked else [["g++"], ["clang++"], ["c++"]]
-    return None if sys.platform == "win32" else next((name for name in names if shutil.which(name[0])), None)
-
-
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
-
-
-def _library() -> Any:
-    library = _compiled()
-    assert library is not None, "callers ask can_join first"
-    return library
-
-
-@lru_cache(maxsize=1)
-def _compiled() -> ctypes.CDLL | None:
-    compiler, openmp = find_compiler(), pytorchs_openmp()
-    if compiler is None or openmp is None:
-        return None
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            library = Path(folder) / "chains.so"
-            command = [*compiler, *FLAGS, str(SOURCE), str(openmp), "-o", str(library)]
-            subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=SECONDS)
-            return ctypes.CDLL(str(library))
-    except (OSError, subprocess.SubprocessError) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip()[:300]
-        _logger.warning("FViT's joined chains could not be built with %s, models stay without them: %s", compiler[0], reason)
-    return None
-
-
-def pytorchs_openmp() -> Path | None:
-    """The OpenMP library that PyTorch brought and has loaded: another would be a second set of threads for the same cores."""
-    package = Path(torch.__file__).parent
-    found = [*(package / "lib").glob("libgomp*.so*"), *(package.parent / "torch.libs").glob("libgomp*.so*")]
-    return min(found, default=None)
+def can_join(dtype: torch.dtype) -> bool:
+    """Whether the chains could be compiled here for maps in this number format; the first call does it."""
+    return has_library(LIBRARY, dtype)

@@ -16,7 +16,7 @@ from foveate.errors import UserError
 from foveate.factory import create_model
 from foveate.memory import keep_freed_memory
 from foveate.speed.ceilings import synchronize
-from foveate.speed.optimizing import optimize
+from foveate.speed.optimizing import optimize, optimize_for_training
 
 Mode = Literal["infer", "train"]
 Form = Literal["eager", "compiled", "optimized"]
@@ -33,7 +33,7 @@ class Case:
 
     Args:
         model: a name of this project or of timm.
-        form: "eager"; "compiled" by torch.compile; "optimized" by `foveate.optimize`.
+        form: "eager"; "compiled" by torch.compile; "optimized" by `foveate.optimize`, for training by `foveate.optimize_for_training`.
         mode: "infer" for forward passes without gradients, "train" for forward, cross-entropy, backward and AdamW.
         batch: pictures at once.
         size: height and width of the square picture in pixels.
@@ -100,8 +100,13 @@ class Subject:
     def _formed(self, model: nn.Module) -> nn.Module:
         model.train(self.case.mode == "train")
         if self.case.form == "optimized":
-            model = optimize(model)
-            self.facts = Facts(self.facts.parameters, self.facts.macs, model.optimized)  # type: ignore[arg-type]
+            steps: Any
+            if self.case.mode == "train":
+                steps = optimize_for_training(model)
+            else:
+                model = optimize(model)
+                steps = model.optimized
+            self.facts = Facts(self.facts.parameters, self.facts.macs, steps)
         elif self.case.form == "compiled":
             model.compile()
         return model

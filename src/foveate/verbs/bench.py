@@ -144,7 +144,7 @@ def bench(
         dtype: float32, or bfloat16 or float16 by autocast.
         mode: infer (forward passes) or train (forward, cross-entropy, backward, AdamW).
         compile: measure every model also under torch.compile.
-        optimize: measure our models also after foveate.optimize (inference only).
+        optimize: measure our models also after foveate.optimize; with --mode train FViT's after foveate.optimize_for_training.
         device: cpu, cuda, cuda:1, mps ...; auto is an accelerator where there is one.
         threads: of the processor; 0 for PyTorch's choice.
         rounds: how often the models take turns; a round lasts about a second per model.
@@ -156,15 +156,13 @@ def bench(
     """
     if min(batch, size, rounds) < 1:
         raise UserError(f"bench: found batch {batch}, size {size}, rounds {rounds}, expected numbers from 1 up")
-    if optimize and mode == "train":
-        raise UserError("bench: found --optimize with --mode train, expected --mode infer: an optimized model cannot learn any more")
     place = str(choose_device(device))
     threads = threads or torch.get_num_threads()
     cases = [
         Case(name, form, mode, own_batch, own_size, dtype, place, threads)
         for own_size, own_batch in product(SIZES if grow == "size" else (size,), BATCHES if grow == "batch" else (batch,))
         for name in models
-        for form in _forms(name, compile=compile, optimize=optimize)
+        for form in _forms(name, mode, compile=compile, optimize=optimize)
     ]
     found, problems, ceilings = _measured(cases, rounds)
     rows = tuple(_row(one, ceilings) for one in found)
@@ -193,12 +191,12 @@ def _described(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
-def _forms(model: str, *, compile: bool, optimize: bool) -> list[Form]:  # noqa: A002
-    """The forms in which a model is measured; only our own can be optimized."""
+def _forms(model: str, mode: Mode, *, compile: bool, optimize: bool) -> list[Form]:  # noqa: A002
+    """The forms in which a model is measured; only our own can be optimized, and for training only FViT."""
     forms: list[Form] = ["eager"]
     if compile:
         forms.append("compiled")
-    if optimize and model in list_models():
+    if optimize and model in list_models("fvit*" if mode == "train" else "*"):
         forms.append("optimized")
     return forms
 

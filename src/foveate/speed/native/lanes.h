@@ -1,11 +1,16 @@
-// Sixteen numbers at a time: reading, writing, rounding, activations. Maps hold float32 or bfloat16; inside all is float32.
+// Sixteen numbers at a time: reading, writing, rounding, activations, dropout. Maps hold float32 or bfloat16; inside all is float32.
 
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+
+namespace {
 
 constexpr int LANES = 16;
+
+constexpr int filled(int channels) { return (channels + LANES - 1) / LANES * LANES; }
 
 typedef float Lanes __attribute__((vector_size(64)));
 typedef std::int32_t Truths __attribute__((vector_size(64)));
@@ -15,6 +20,8 @@ typedef std::uint16_t Halves __attribute__((vector_size(32)));
 struct Bfloat16 {
     std::uint16_t bits;
 };
+
+using Number = NUMBER;  // of the maps: float or Bfloat16, named by whoever compiles
 
 enum Activation { NONE = 0, RELU = 1, GELU = 2 };  // as numbered in native_chains.py
 
@@ -58,6 +65,14 @@ inline void write(Bfloat16* to, Lanes lanes, int count) {
     const Halves halves = __builtin_convertvector(number ? rounded : Words{} + 0x7fc0u, Halves);
     if (count >= LANES) std::memcpy(to, &halves, sizeof halves);
     else std::memcpy(to, &halves, count * sizeof(Bfloat16));
+}
+
+// `body(c, count)` for every sixteen channels from c on, of which `count` are there: all, but for the last, which the compiler can see.
+template <typename Body>
+void each(int channels, Body body) {
+    int c = 0;
+    for (; c + LANES <= channels; c += LANES) body(c, std::integral_constant<int, LANES>());
+    if (c < channels) body(c, channels - c);
 }
 
 // The first `count` of sixteen numbers, zeros in the others' places.
@@ -104,3 +119,59 @@ Lanes activated(Lanes x) {
     if constexpr (ACTIVATION == GELU) return 0.5f * x * (1.0f + erf(0.70710678f * x));
     return x;
 }
+
+// e^x for x <= 0, with a relative error below 3e-7; 1.6e-38 where x is below -87. Powers of two go into the exponent's bits, Taylor's
+// series makes the rest, which is at most ln 2 / 2 in size.
+inline Lanes exponential(Lanes x) {
+    x = x < -87.0f ? Lanes{} - 87.0f : x;
+    const Lanes rounding = Lanes{} + 12582912.0f;  // 1.5 * 2^23: added, it leaves the nearest whole number in the lowest bits
+    const Lanes shifted = x * 1.44269504f + rounding, whole = shifted - rounding;
+    const Lanes r = (x - whole * 0.693145752f) - whole * 1.42860677e-6f;
+    Lanes p = r / 720.0f + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    Words power, result;
+    std::memcpy(&power, &shifted, sizeof power);
+    std::memcpy(&result, &p, sizeof result);
+    result += power << 23;
+    std::memcpy(&p, &result, sizeof p);
+    return p;
+}
+
+// An activation's value and slope; the slope of GELU is `Phi(x) + x phi(x)`.
+struct Response {
+    Lanes value, slope;
+};
+
+template <int ACTIVATION>
+Response responded(Lanes x) {
+    const Lanes one = Lanes{} + 1.0f;
+    if constexpr (ACTIVATION == RELU) return {x < 0.0f ? Lanes{} : x, x > 0.0f ? one : Lanes{}};
+    if constexpr (ACTIVATION == GELU) {
+        const Lanes below = 0.5f * (1.0f + erf(0.70710678f * x));
+        return {x * below, below + x * (0.39894228f * exponential(-0.5f * x * x))};
+    }
+    return {x, one};
+}
+
+// What dropout keeps: numbers that stay are multiplied by `scale`, of 65536 levels `levels` are dropped. Whether a number stays follows
+// from its place alone, so that no mask is kept for the backward pass: its random 32 bits are a hash of the place and two keys.
+struct Kept {
+    std::uint32_t keys[2], levels;
+    float scale;
+
+    // The factors, 0 or `scale`, of sixteen neighbouring numbers from `place` on.
+    Lanes operator()(std::size_t place) const {
+        const Words lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        Words hash = lanes + static_cast<std::uint32_t>(place) + keys[0];
+        hash = (hash ^ hash >> 16) * 0x7feb352du;
+        hash = (hash ^ hash >> 15 ^ keys[1]) * 0x846ca68bu;
+        hash = (hash ^ hash >> 16) * 0x7feb352du;
+        return hash >> 16 >= levels ? Lanes{} + scale : Lanes{};
+    }
+};
+
+}  // namespace

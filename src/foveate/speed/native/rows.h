@@ -12,6 +12,8 @@
 
 #include "lanes.h"
 
+namespace {
+
 // Memory that is kept and grows, aligned to a line of the cache: reading across two lines costs two.
 class Scratch {
   public:
@@ -59,8 +61,8 @@ struct Filter {
 };
 
 // SPAN neighbouring outputs, sixteen channels from `channel` on, of which `count` are there. SIDE: the filter's, or 0 for any.
-template <int SIDE, int SPAN, int ACTIVATION, typename Number>
-void convolve_span(const Filter& filter, const float* const* rows, int at, int channel, Number* to, int to_stride, int count) {
+template <int SIDE, int SPAN, int ACTIVATION, typename To>
+void convolve_span(const Filter& filter, const float* const* rows, int at, int channel, To* to, int to_stride, int count) {
     const int k = SIDE ? SIDE : filter.side, stride = filter.stride;
     Lanes sums[SPAN];
     for (int p = 0; p < SPAN; ++p) sums[p] = load(filter.bias + channel);
@@ -75,8 +77,8 @@ void convolve_span(const Filter& filter, const float* const* rows, int at, int c
 }
 
 // As many spans as fit from `at` on; says where the next is to begin.
-template <int SIDE, int SPAN, int ACTIVATION, typename Number>
-int convolve_spans(const Filter& filter, const float* const* rows, int at, int width, Number* to, int to_stride, int channels) {
+template <int SIDE, int SPAN, int ACTIVATION, typename To>
+int convolve_spans(const Filter& filter, const float* const* rows, int at, int width, To* to, int to_stride, int channels) {
     for (; at + SPAN <= width; at += SPAN)
         for (int c = 0; c < channels; c += LANES)
             convolve_span<SIDE, SPAN, ACTIVATION>(filter, rows, at, c, to, to_stride, channels - c);
@@ -84,23 +86,26 @@ int convolve_spans(const Filter& filter, const float* const* rows, int at, int w
 }
 
 // A span shares the taps it reads; seven go into the widths of maps of pictures of 224 px without a rest.
-template <int SIDE, int ACTIVATION, typename Number>
-void convolve_row(const Filter& filter, const float* const* rows, int width, Number* to, int to_stride, int channels) {
+template <int SIDE, int ACTIVATION, typename To>
+void convolve_row(const Filter& filter, const float* const* rows, int width, To* to, int to_stride, int channels) {
     int at = convolve_spans<SIDE, 7, ACTIVATION>(filter, rows, 0, width, to, to_stride, channels);
     at = convolve_spans<SIDE, 3, ACTIVATION>(filter, rows, at, width, to, to_stride, channels);
     convolve_spans<SIDE, 1, ACTIVATION>(filter, rows, at, width, to, to_stride, channels);
 }
 
 // One row of activation(convolution) from the k rows of a ring: `channels` numbers every `to_stride`.
-template <int ACTIVATION, typename Number>
-void convolve(const Filter& filter, const float* const* rows, int width, Number* to, int to_stride, int channels) {
+template <int ACTIVATION, typename To>
+void convolve(const Filter& filter, const float* const* rows, int width, To* to, int to_stride, int channels) {
     if (filter.side == 3) convolve_row<3, ACTIVATION>(filter, rows, width, to, to_stride, channels);
     else convolve_row<0, ACTIVATION>(filter, rows, width, to, to_stride, channels);
 }
 
-// One pixel's numbers with mean 0 and variance 1, sixteen at a time to `sink(channel, lanes)`; behind `channels` stand zeros.
-template <typename Sink>
-void normalise(const float* pixel, int channels, int stride, float eps, Sink sink) {
+// What a layer norm takes off a pixel's numbers, and multiplies them by then.
+struct Moments {
+    float mean, scale;
+};
+
+inline Moments moments(const float* pixel, int channels, int stride, float eps) {
     Lanes total = {};
     for (int c = 0; c < stride; c += LANES) total += load(pixel + c);
     const float mean = sum_of(total) / channels;
@@ -109,6 +114,14 @@ void normalise(const float* pixel, int channels, int stride, float eps, Sink sin
         const Lanes centred = first(load(pixel + c) - mean, channels - c);
         squares += centred * centred;
     }
-    const float scale = 1.0f / std::sqrt(sum_of(squares) / channels + eps);
-    for (int c = 0; c < stride; c += LANES) sink(c, (load(pixel + c) - mean) * scale);
+    return {mean, 1.0f / std::sqrt(sum_of(squares) / channels + eps)};
 }
+
+// One pixel's numbers with mean 0 and variance 1, sixteen at a time to `sink(channel, lanes)`; behind `channels` stands anything.
+template <typename Sink>
+void normalise(const float* pixel, int channels, int stride, float eps, Sink sink) {
+    const Moments of = moments(pixel, channels, stride, eps);
+    for (int c = 0; c < stride; c += LANES) sink(c, (load(pixel + c) - of.mean) * of.scale);
+}
+
+}  // namespace

@@ -1,0 +1,155 @@
+"""FViT's blocks in training on processors: native chains around the matrix products, in both directions, see `native_training.py`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from foveate.layers.dropout import Dropout
+from foveate.layers.feedforward import MultiPathFeedForward
+from foveate.layers.gabor import LearnableGaborFilter
+from foveate.layers.position import ConvPositionEmbedding
+from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
+from foveate.models.fvit import BionicFocalVisionBlock
+from foveate.speed import native_training as native
+from foveate.speed.joining import HIDDEN_NUMBERS, are_for_chains, is_filter, is_watched
+from foveate.speed.native_library import FORMATS
+
+
+class JoinedTrainingBlock(BionicFocalVisionBlock):
+    """The block's equation with everything between its matrix products joined, with gradients: (B, H, W, C) -> (B, H, W, C).
+
+    Numbers and gradients are those of the block up to rounding, but the masks of dropout, which are never in memory, come from another
+    generator, seeded from PyTorch's. Of the hidden map one number is kept for the backward pass. As in the layers' own training, gradients
+    cannot be differentiated once more: a block in evaluation goes through its layers wherever gradients are recorded. So does what the
+    chains are not made for, as in `JoinedBlock`.
+    """
+
+    mixer: LearnableGaborFilter
+    ffn: MultiPathFeedForward
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Whether `module` is a block on the processor of the layers that the chains compute."""
+        return type(module) is BionicFocalVisionBlock and _is_for_chains(module) and are_for_chains(module.parameters())
+
+    @classmethod
+    def join(cls, block: Any) -> None:
+        """Makes a block that fits one of these; names of modules and parameters stay."""
+        block.__class__ = cls
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling() or not _is_for_chains(self) or not self._takes(x):
+            return super().forward(x)
+        ffn, dtype = self.ffn, compute_dtype(self.ffn.fc1.weight)
+        ones = torch.ones(len(x), 1, 1, 1)
+        factors = self.drop_path1(ones), self.drop_path2(ones)
+        seeds = torch.randint(2**63 - 1, (2,)).tolist() if ffn.drop.levels else (0, 0)
+        dropped = tuple(native.Dropped(seed, ffn.drop.levels, ffn.drop.scale) for seed in seeds)
+        products = ffn.fc1.weight.to(dtype), ffn.fc2.weight.to(dtype)
+        small = (weight.float() for weight in (ffn.fc2.bias, *self._mixing_weights(), ffn.fc1.bias, *ffn.paths.parameters()))
+        with torch.autocast("cpu", enabled=False):
+            y: Tensor = _Joined.apply(x.to(dtype), self._mixing(), ffn.num_paths, dropped, factors, *products, *small)
+        return y
+
+    def _mixing(self) -> native.Mixing:
+        eps = self.norm1.eps, self.norm2.eps
+        return native.Mixing(self.mixer.kernel_size, self.mixer.activation, self.token_order == "released", eps)
+
+    def _mixing_weights(self) -> Iterator[Tensor]:
+        """In the order of `native_training.mix`."""
+        yield from self.position.parameters()
+        yield from self.norm1.parameters()
+        yield self.mixer.kernels()[:, None].expand(self.mixer.channels, 1, -1, -1)
+        yield self.mixer.bias.expand(self.mixer.channels)
+        yield from self.norm2.parameters()
+
+    def _takes(self, x: Tensor) -> bool:
+        if type(x) is not Tensor or x.device.type != "cpu" or x.dim() != 4 or x.shape[-1] != self.position.out_channels or not x.numel():
+            return False
+        parameters = list(self.parameters())
+        if torch.is_grad_enabled() and not self.training and (x.requires_grad or any(parameter.requires_grad for parameter in parameters)):
+            return False
+        if not torch.is_autocast_enabled("cpu") and x.dtype != parameters[0].dtype:
+            return False
+        dtype = compute_dtype(self.ffn.fc1.weight)
+        return are_for_chains(parameters) and dtype in FORMATS and not is_watched() and native.can_join(dtype)
+
+
+def _is_for_chains(block: Any) -> bool:
+    """Whether a block's layers are all in training or all in evaluation, of the kinds that the chains compute, and as they were made."""
+    inner = (block.position, ConvPositionEmbedding), (block.mixer, LearnableGaborFilter), (block.ffn, MultiPathFeedForward)
+    quiet = (block.ffn.drop, Dropout), (block.drop_path1, DropPath), (block.drop_path2, DropPath)
+    if not all(is_untouched(module, kind) for module, kind in (*inner, *quiet)):
+        return False
+    layers = block.norm1, block.norm2, block.ffn.fc1, *block.ffn.paths, block.ffn.fc2
+    if not all(is_plain(layer) and layer.bias is not None for layer in layers) or not all(map(is_filter, block.ffn.paths)):
+        return False
+    return len({module.training for module in block.modules()}) == 1
+
+
+class _Joined(torch.autograd.Function):
+    """x (B, H, W, C) -> (B, H, W, C).
+
+    `dropped`, of the hidden map and of what is added at the end; `factors` of both branches, one for each picture; weights of the first and
+    the second product; `small`: the weights of `native_training.mix`, eight, then those of `native_training.filter_groups`. Kept for the
+    backward pass: x, what the first product reads, and what enters the filters of the feed-forward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        form: native.Mixing,
+        groups: int,
+        dropped: tuple[native.Dropped, native.Dropped],
+        factors: tuple[Tensor, Tensor],
+        rows: Tensor,
+        columns: Tensor,
+        later_bias: Tensor,
+        *small: Tensor,
+    ) -> Tensor:
+        x, small = x.contiguous(), tuple(weight.contiguous() for weight in small)
+        r, normal = native.mix(x, form, factors[0], small[:8])
+        hidden = F.linear(normal, rows)
+        y = torch.empty_like(x)
+        for piece in _pieces(hidden):
+            leaving = native.filter_groups(hidden[piece], groups, _within(dropped[0], piece, hidden), small[8:])
+            torch.mm(leaving.flatten(0, 2), columns.t(), out=y[piece].flatten(0, 2))
+        native.add_residual(r, y, later_bias, dropped[1], factors[1])
+        ctx.form, ctx.groups, ctx.dropped = form, groups, dropped
+        ctx.save_for_backward(x, normal, hidden, rows, columns, *factors, *small)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, normal, hidden, rows, columns, mixed, joined, *small = ctx.saved_tensors
+        gradient, dropped = gradient.contiguous(), ctx.dropped
+        to_product, to_later_bias = native.residual_gradients(gradient, dropped[1], joined)
+        to_normal, to_rows, to_columns = torch.empty_like(normal), torch.zeros_like(rows), torch.zeros_like(columns)
+        to_filtering = [torch.zeros_like(weight) for weight in small[8:]]
+        for piece in _pieces(hidden):
+            outer = to_product[piece].flatten(0, 2)
+            inner = (outer @ columns).view_as(hidden[piece])
+            leaving = native.filter_gradients(hidden[piece], inner, ctx.groups, _within(dropped[0], piece, hidden), small[8:], to_filtering)
+            to_columns.addmm_(outer.t(), leaving.flatten(0, 2))
+            to_rows.addmm_(inner.flatten(0, 2).t(), normal[piece].flatten(0, 2))
+            torch.mm(inner.flatten(0, 2), rows, out=to_normal[piece].flatten(0, 2))
+        to_x, to_mixing = native.mix_gradients(x, gradient, to_normal, ctx.form, mixed, small[:8])
+        return to_x, None, None, None, None, to_rows, to_columns, to_later_bias, *to_mixing, *to_filtering
+
+
+def _pieces(hidden: Tensor) -> list[slice]:
+    """The pictures in pieces of `HIDDEN_NUMBERS` of the hidden map, or of single pictures."""
+    pictures = max(1, HIDDEN_NUMBERS // hidden[0].numel())
+    return [slice(start, start + pictures) for start in range(0, len(hidden), pictures)]
+
+
+def _within(dropped: native.Dropped, piece: slice, hidden: Tensor) -> native.Dropped:
+    """The dropout of some of the pictures."""
+    return dropped._replace(start=piece.start * hidden[0].numel())

@@ -1,0 +1,144 @@
+// The way back through `Filtering`, in one pass over each group's map, the last group first.
+
+#pragma once
+
+#include "gradients.h"
+
+namespace {
+
+// From the gradient to what leaves the groups of one picture (`inner`), see `Filtering`, that to the hidden map before them in its place,
+// and those to the weights; what leaves is computed again from what entered, for the gradient of the linear layer behind.
+struct FilterGradients {
+    Groups of;
+    const Number* entering;
+    Number *inner, *leaving;
+    Kept kept;
+    std::size_t start;  // of this picture's numbers among those of all, for `kept`
+    float* sums;  // rows of `stride`: nine taps and the bias of each filter, then the entering bias of each group
+
+    // Channels of one group, from `first` on.
+    struct Slice {
+        int group, first, count, stride;
+    };
+
+    void operator()(int first, int last) const {
+        const int count = last - first, stride = filled(count);
+        for (int group = of.groups - 1; group >= 0; --group) {
+            if (group < of.untouched) pass({group, first, count, stride});
+            else lead_back({group, first, count, stride});
+        }
+    }
+
+    float* sum(int row, int first) const { return sums + static_cast<std::size_t>(row) * of.stride + first; }
+
+    float* entering_sum(const Slice& at) const { return sum((of.groups - of.untouched) * 10 + at.group, at.first); }
+
+    void pass(const Slice& at) const {
+        for (int row = 0; row < of.height; ++row)
+            for (int w = 0; w < of.width; ++w)
+                each(at.count, [&](int c, auto there) {
+                    const std::size_t place = of.place(at.group, row, at.first) + w * of.channels + c;
+                    write(leaving + place, read(entering + place, there), there);
+                    hand_on(at, place, c, read(inner + place, there), there);
+                });
+    }
+
+    void lead_back(const Slice& at) const {
+        static thread_local Scratch scratch[5];
+        static thread_local std::vector<const float*> rows, later_rows;
+        const int stride = at.stride, width = of.width, height = of.height;
+        Ring ring(scratch[0], 3, width, 1, stride), gradients(scratch[1], 3, width, 1, stride);
+        const float* weights = of.gathered(at.group, at.first, at.count, stride, scratch[2]);
+        const Filter filter{3, stride, weights, weights + 9 * stride}, back = turned(filter, scratch[3]);
+        float* line = scratch[4].get(static_cast<std::size_t>(width) * stride);
+        for (int row = 0, loaded = 0; row <= height; ++row) {
+            if (row < height) {
+                fetch(at, row + 1);
+                for (; loaded < std::min(row + 2, height); ++loaded) enter(at, loaded, ring.row(loaded));
+                const float* const* around = ring.around(row, 3, height, rows);
+                convolve<NONE>(filter, around, width, line, stride, stride);
+                respond(at, row, line, gradients.row(row));
+                add_taps(around, gradients.row(row), width, 3, stride, sum((at.group - of.untouched) * 10, at.first), of.stride);
+            }
+            if (row == 0) continue;
+            convolve<NONE>(back, gradients.around(row - 1, 3, height, later_rows), width, line, stride, stride);
+            const std::size_t begin = of.place(at.group, row - 1, at.first);
+            for (int w = 0; w < width; ++w)
+                each(at.count, [&](int c, auto there) {
+                    hand_on(at, begin + w * of.channels + c, c, load(line + w * stride + c), there);
+                });
+        }
+    }
+
+    // Brings what the step `row` will touch into the cache meanwhile: lines of a slice lie too far apart to be foreseen.
+    void fetch(const Slice& at, int row) const {
+        if (row >= of.height) return;
+        const std::size_t begin = of.place(at.group, row, at.first), line = static_cast<std::size_t>(of.width) * of.channels;
+        const std::size_t later = row + 1 < of.height ? line : 0;
+        for (int w = 0; w < of.width; ++w)
+            for (int c = 0; c < at.count; c += LANES) {
+                const std::size_t place = begin + w * of.channels + c;
+                __builtin_prefetch(inner + place, 1);
+                __builtin_prefetch(leaving + place, 1);
+                __builtin_prefetch(entering + place + later);
+                if (at.group > of.untouched) __builtin_prefetch(inner + place - line - of.group_width(), 1);
+            }
+    }
+
+    void enter(const Slice& at, int row, float* to) const {
+        const Number* from = entering + of.place(at.group, row, at.first);
+        for (int w = 0; w < of.width; ++w)
+            each(at.count, [&](int c, auto there) { store(to + w * at.stride + c, read(from + w * of.channels + c, there)); });
+    }
+
+    // What leaves, and the gradient to the filter's response.
+    void respond(const Slice& at, int row, const float* line, float* to) const {
+        const std::size_t begin = of.place(at.group, row, at.first);
+        float* bias = sum((at.group - of.untouched) * 10 + 9, at.first);
+        for (int w = 0; w < of.width; ++w)
+            each(at.count, [&](int c, auto there) {
+                const Response found = responded<GELU>(load(line + w * at.stride + c));
+                const std::size_t place = begin + w * of.channels + c;
+                const Lanes gradient = read(inner + place, there) * found.slope;
+                write(leaving + place, found.value, there);
+                store(to + w * at.stride + c, gradient);
+                add(bias + c, gradient);
+            });
+    }
+
+    // A gradient to what enters a group, at a place of the map: to what left the group before, and to the hidden map.
+    template <typename There>
+    void hand_on(const Slice& at, std::size_t place, int c, Lanes gradient, There there) const {
+        if (at.group > of.untouched) {
+            Number* before = inner + place - of.group_width();
+            write(before, read(before, there) + gradient, there);
+        }
+        if (kept.levels) gradient *= kept(start + place);
+        add(entering_sum(at) + c, gradient);
+        write(inner + place, gradient, there);
+    }
+};
+
+// All pictures; the sums are `scratch`'s.
+const float* filter_gradients(FilterGradients whole, int pictures, Scratch& scratch, int threads) {
+    const Groups& of = whole.of;
+    const std::size_t pixels = static_cast<std::size_t>(of.height) * of.width;
+    const std::size_t count = static_cast<std::size_t>((of.groups - of.untouched) * 10 + of.groups) * of.stride;
+    const Slices slices(of.group_width(), pixels, pictures, threads);
+    const int parts = parts_of(pictures, threads);
+    float* sums = scratch.get(count * parts);
+    std::fill_n(sums, count * parts, 0.0f);
+    share(parts * slices.count, threads, [&](int task) {
+        const int part = task / slices.count, first = task % slices.count * slices.size;
+        for (int picture = pictures * part / parts; picture < pictures * (part + 1) / parts; ++picture) {
+            const std::size_t at = picture * pixels * of.channels;
+            FilterGradients one = whole;
+            one.entering += at, one.inner += at, one.leaving += at, one.start += at, one.sums = sums + part * count;
+            one(first, std::min(first + slices.size, of.group_width()));
+        }
+    });
+    collect(sums, parts, count);
+    return sums;
+}
+
+}  // namespace

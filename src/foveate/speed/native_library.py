@@ -1,0 +1,80 @@
+"""The C++ of `native/`, compiled for this processor when first asked for.
+
+Compiling takes some seconds with the system's C++ compiler, into a folder that is gone at once; nothing is kept between processes. Without
+a compiler, or where PyTorch brings no GNU OpenMP (macOS, Windows), there are no libraries.
+"""
+
+import ctypes
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FORMATS = {torch.float32: "float", torch.bfloat16: "Bfloat16"}
+"""Number formats of the maps, as the C++ calls them: each has libraries of its own. Weights are always float32."""
+
+ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}
+
+FOLDER = Path(__file__).parent / "native"
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
+SECONDS = 120
+"""After which a compiler is given up."""
+
+_logger = logging.getLogger(__name__)
+
+
+def has_library(name: str, dtype: torch.dtype) -> bool:
+    """Whether the file `name` of `native/` could be compiled here for maps in this number format; the first call does it."""
+    return _compiled(name, FORMATS[dtype]) is not None
+
+
+def function(library: str, name: str, dtype: torch.dtype) -> Any:
+    """A function of a library that is there."""
+    found = _compiled(library, FORMATS[dtype])
+    assert found is not None, "callers ask has_library first"
+    return getattr(found, name)
+
+
+def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Where a tensor's numbers lie; null for None."""
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def find_compiler() -> list[str] | None:
+    """The C++ compiler that `CXX` names, with its words, or the first of the usual ones that is there; none on Windows."""
+    asked = shlex.split(os.environ.get("CXX", ""))
+    names = [asked] if asked else [["g++"], ["clang++"], ["c++"]]
+    return None if sys.platform == "win32" else next((name for name in names if shutil.which(name[0])), None)
+
+
+@lru_cache
+def _compiled(name: str, number: str) -> ctypes.CDLL | None:
+    compiler, openmp = find_compiler(), pytorchs_openmp()
+    if compiler is None or openmp is None:
+        return None
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            library = Path(folder) / f"{name}.so"
+            command = [*compiler, *FLAGS, f"-DNUMBER={number}", str(FOLDER / f"{name}.cpp"), str(openmp), "-o", str(library)]
+            subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=SECONDS)
+            return ctypes.CDLL(str(library))
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = (getattr(error, "stderr", None) or str(error)).strip()[:300]
+        _logger.warning("FViT's joined chains could not be built with %s, models stay without them: %s", compiler[0], reason)
+    return None
+
+
+def pytorchs_openmp() -> Path | None:
+    """The OpenMP library that PyTorch brought and has loaded: another would be a second set of threads for the same cores."""
+    package = Path(torch.__file__).parent
+    found = [*(package / "lib").glob("libgomp*.so*"), *(package.parent / "torch.libs").glob("libgomp*.so*")]
+    return min(found, default=None)

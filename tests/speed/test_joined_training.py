@@ -1,0 +1,374 @@
+"""Blocks joined for training learn what their layers learn: outputs, gradients, dropout, and where they step aside."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import foveate
+from foveate.heads.create import create_dense
+from foveate.layers.feedforward import MultiPathFeedForward
+from foveate.layers.gabor import LearnableGaborFilter
+from foveate.models.fvit import BionicFocalVisionBlock
+from foveate.speed import joined_training, native_training
+from foveate.speed.joined_training import JoinedTrainingBlock
+from foveate.speed.native_training import Dropped, add_residual, can_join, filter_gradients, filter_groups, residual_gradients
+
+pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
+
+SMALL: dict[str, Any] = {"depths": (1, 1, 2, 1), "widths": (16, 24, 32, 40), "stem_width": 8, "num_classes": 5}
+
+
+def make_block(
+    width: int = 24,
+    *,
+    side: int = 3,
+    activation: str = "relu",
+    shared: bool = False,
+    paths: int = 2,
+    untouched: int = 0,
+    hidden: int = 60,
+    drop: float = 0.0,
+    drop_path: float = 0.3,
+    order: str = "raster",
+) -> Any:
+    """A block in training with random weights everywhere."""
+    mixer = LearnableGaborFilter(width, shared=shared, kernel_size=side, activation=activation)  # type: ignore[arg-type]
+    feed_forward = MultiPathFeedForward(width, hidden, paths=paths, untouched=untouched, drop=drop)
+    block: Any = BionicFocalVisionBlock(width, mixer, feed_forward, drop_path)
+    generator = torch.Generator().manual_seed(width + side + paths)
+    with torch.no_grad():
+        for name, parameter in block.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if name.startswith("mixer"):
+                parameter.add_(0.1 * noise)
+            else:
+                parameter.copy_(0.3 * noise)
+    block.token_order = order
+    return block.train()
+
+
+def joined(block: nn.Module) -> Any:
+    block = copy.deepcopy(block)
+    assert JoinedTrainingBlock.fits(block)
+    JoinedTrainingBlock.join(block)
+    return block
+
+
+def random_map(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def learnt(model: nn.Module, x: Tensor, seed: int = 0) -> dict[str, Tensor]:
+    """The output and all gradients of one training step whose loss weighs the output with random numbers."""
+    x = x.detach().clone().requires_grad_()
+    torch.manual_seed(seed)
+    y = model(x)
+    y.backward(random_map(*y.shape, seed=99).to(y.dtype))
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    return {"y": y.detach(), "x": x.grad, **gradients}  # type: ignore[dict-item]
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 3e-5) -> None:
+    """Every tensor within `tolerance` of its largest number."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        scale = float(value.abs().max()) + 1e-6
+        deviation = float((found[name].double() - value.double()).abs().max())
+        assert deviation <= tolerance * scale, f"{name}: {deviation} beside {scale}"
+
+
+FORMS: list[dict[str, Any]] = [
+    {},
+    {"width": 64, "hidden": 192, "paths": 4},
+    {"width": 16, "hidden": 48, "paths": 3, "untouched": 1},
+    {"width": 40, "hidden": 252, "paths": 4, "untouched": 3},
+    {"width": 72, "hidden": 252, "paths": 1},
+    {"side": 5, "activation": "gelu"},
+    {"side": 7, "activation": "none"},
+    {"side": 9, "shared": True, "order": "released"},
+    {"width": 33, "hidden": 66, "side": 1},
+    {"shared": True, "order": "released"},
+    {"drop_path": 0.0},
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_a_joined_block_learns_as_the_block(form: dict[str, Any]) -> None:
+    block = make_block(**form)
+    fast, exact, width = joined(block), copy.deepcopy(block).double(), block.position.out_channels
+    for number, (pictures, height, length) in enumerate([(1, 1, 1), (2, 3, 5), (3, 14, 14), (1, 33, 20), (9, 7, 2)]):
+        x = random_map(pictures, height, length, width, seed=number)
+        before = x.clone()
+        assert_close(learnt(fast, x), learnt(exact, x.double()))
+        assert torch.equal(x, before)
+
+
+def test_threads_change_nothing_but_rounding() -> None:
+    """With more threads than pictures the map is shared out in bands of rows, whose borders are computed twice and summed once."""
+    block, threads = make_block(side=5), torch.get_num_threads()
+    expected = learnt(copy.deepcopy(block).double(), random_map(2, 41, 9, 24).double())
+    try:
+        for count in (1, 2, 3, 16):
+            torch.set_num_threads(count)
+            found = [learnt(joined(block), random_map(2, 41, 9, 24)) for _ in range(2)]
+            assert_close(found[0], expected)
+            assert all(torch.equal(found[0][name], found[1][name]) for name in expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_pictures_may_be_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers are dropped then."""
+    fast, x = joined(make_block(drop=0.4)), random_map(5, 6, 7, 24)
+    whole, pieces = learnt(fast, x), []
+
+    def counted(hidden: Tensor, *given: Any) -> Tensor:
+        pieces.append(len(hidden))
+        return filter_groups(hidden, *given)
+
+    monkeypatch.setattr(joined_training, "HIDDEN_NUMBERS", 2 * 6 * 7 * 60 + 1)
+    monkeypatch.setattr(native_training, "filter_groups", counted)
+    assert_close(learnt(fast, x), whole)
+    assert pieces == [2, 2, 1]
+
+
+def test_backward_may_run_twice() -> None:
+    fast, x = joined(make_block(drop=0.2)), random_map(3, 6, 7, 24).requires_grad_()
+    loss = fast(x).square().sum()
+    once = torch.autograd.grad(loss, (x, *fast.parameters()), retain_graph=True)
+    twice = torch.autograd.grad(loss, (x, *fast.parameters()))
+    assert all(torch.equal(first, second) for first, second in zip(once, twice, strict=True))
+
+
+@pytest.mark.parametrize("form", [{}, {"width": 40, "hidden": 252, "paths": 4, "untouched": 2}], ids=str)
+def test_gradients_go_through_the_numbers_that_dropout_kept(form: dict[str, Any]) -> None:
+    """Along a direction the loss changes as its gradient says, the same numbers being dropped; GELU, since ReLU has a kink."""
+    fast = joined(make_block(**form, drop=0.3, activation="gelu"))
+    x, weight = random_map(3, 9, 8, fast.position.out_channels), random_map(3, 9, 8, fast.position.out_channels, seed=1).double()
+
+    def loss(x: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        return (fast(x).double() * weight).sum()
+
+    direction = random_map(*x.shape, seed=2)
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(x), x)
+    with torch.no_grad():
+        measured = (loss(x + 0.005 * direction) - loss(x - 0.005 * direction)) / 0.01
+    torch.testing.assert_close((gradient * direction).double().sum(), measured, rtol=0.003, atol=0.05)
+
+
+def kept(seed: int, rate: float, shape: tuple[int, ...] = (4, 20, 20, 64)) -> Tensor:
+    """Which numbers a sum with a residual keeps, 0 or 1."""
+    levels = round(rate * 65536)
+    product, zero = torch.ones(shape), torch.zeros(shape)
+    add_residual(zero, product, torch.zeros(shape[-1]), Dropped(seed, levels, 2.0), torch.ones(shape[0]))
+    assert set(product.unique().tolist()) <= {0.0, 2.0}
+    return product / 2
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5, 0.9])
+def test_dropout_drops_at_its_rate_without_a_pattern(rate: float) -> None:
+    """Counts, and pairs of neighbours in every direction, of other pictures, and under neighbouring seeds, as chance has them."""
+    mask = kept(2**40 + 12345, rate).flatten()
+    count, deviation = len(mask), (rate * (1 - rate) / len(mask)) ** 0.5
+    assert abs(float(mask.mean()) - (1 - rate)) < 5 * deviation
+    centred = (mask - mask.mean()) / mask.std()
+    for distance in (1, 2, 3, 16, 31, 64, 20 * 64, 400 * 64):
+        assert abs(float((centred[distance:] * centred[:-distance]).mean())) < 5 / (count - distance) ** 0.5
+    for other in (2**40 + 12346, 2**41 + 12345, 2**40 + 12345 + 2**32, 7):
+        beside = kept(other, rate).flatten()
+        assert abs(float((centred * (beside - beside.mean()) / beside.std()).mean())) < 5 / count**0.5
+
+
+def test_both_directions_drop_the_same_numbers() -> None:
+    dropped, factors = Dropped(99, 20000, 1.5), torch.tensor([1.0, 0.5, 2.0])
+    product, ones = torch.ones(3, 5, 4, 37), torch.ones(3, 5, 4, 37)
+    add_residual(torch.zeros_like(ones), product, torch.zeros(37), dropped, factors)
+    to_product, to_bias = residual_gradients(ones, dropped, factors)
+    assert torch.equal(to_product, product)
+    torch.testing.assert_close(to_bias, product.sum(dim=(0, 1, 2)))
+
+    identity = torch.zeros(20, 1, 3, 3)
+    weights = [torch.zeros(60), identity, torch.zeros(20)]
+    hidden, inner = torch.ones(2, 5, 4, 60), torch.ones(2, 5, 4, 60)
+    leaving = filter_groups(hidden, 3, dropped, weights)
+    gradients = [torch.zeros_like(weight) for weight in weights]
+    again = filter_gradients(hidden, inner, 3, dropped, weights, gradients)
+    assert torch.equal(leaving, again)
+    assert 0.2 < float((leaving[..., :40] == 0).float().mean()) < 0.4
+    assert torch.equal(inner[..., :40], leaving[..., :40])
+    torch.testing.assert_close(gradients[0][:40], inner[..., :40].sum(dim=(0, 1, 2)))
+
+
+def test_no_dropout_in_evaluation_and_everything_at_rate_one() -> None:
+    block, x = make_block(drop=0.3), random_map(2, 6, 6, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(joined(block.eval())(x), block(x.clone()), atol=1e-5, rtol=1e-5)
+    dead = joined(make_block(drop=1.0, drop_path=0.0))
+    found = learnt(dead, x)
+    assert float(found["ffn.fc2.weight"].abs().max()) == 0.0
+    assert found["y"].isfinite().all()
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.2])
+def test_bfloat16_under_autocast(drop: float) -> None:
+    """As near to the exact gradients as the layers in the same number format come; with dropout, everything has its format.
+
+    GELU, since a few numbers on the other side of ReLU's kink make more of a difference than the format.
+    """
+    block, x = make_block(64, hidden=192, paths=4, drop=drop, activation="gelu"), random_map(3, 9, 11, 64)
+
+    def step(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            return learnt(model, x)
+
+    found, expected = step(joined(block), x), step(block, x)
+    assert {name: value.dtype for name, value in found.items()} == {name: value.dtype for name, value in expected.items()}
+    if drop == 0:
+        exact = learnt(copy.deepcopy(block).double(), x.double())
+        for name, value in exact.items():
+            near, far = ((one[name].double() - value).norm() / (value.norm() + 1e-9) for one in (found, expected))
+            assert near < 1.5 * far + 0.005, name
+
+
+def test_frozen_weights_get_no_gradients() -> None:
+    fast = joined(make_block())
+    fast.ffn.requires_grad_(False)
+    fast.position.weight.requires_grad_(False)
+    expected = learnt(joined(make_block()), random_map(2, 5, 5, 24))
+    found = learnt(fast, random_map(2, 5, 5, 24))
+    assert [name for name, value in found.items() if value is None] == [
+        "position.weight",
+        *(name for name in expected if name.startswith("ffn")),
+    ]
+    assert all(torch.equal(value, expected[name]) for name, value in found.items() if value is not None)
+
+
+@pytest.mark.parametrize("name", ["fvit_tiny", "fvit_tiny_dp", "fvit_tiny_plus"])
+def test_a_model_learns_the_same_joined(name: str) -> None:
+    """Ten steps of a whole model without dropout, with gradient checkpointing in one of them."""
+    torch.manual_seed(0)
+    plain = foveate.create_model(name, **SMALL, proj_drop_rate=0.0).train()
+    fast = copy.deepcopy(plain)
+    assert foveate.optimize_for_training(fast) == ("5 blocks joined: native chains around the matrix products, forward and backward",)
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    x, labels = torch.randn(6, 3, 64, 48), torch.tensor([0, 1, 2, 3, 4, 0])
+    fast.set_grad_checkpointing(name == "fvit_tiny")
+    losses: list[list[float]] = []
+    for model in (plain, fast):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        losses.append([])
+        for _ in range(10):
+            loss = nn.functional.cross_entropy(model(x), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(loss.item())
+    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), atol=2e-3, rtol=2e-3)
+    assert losses[1][-1] < losses[1][0]
+    with torch.no_grad():
+        torch.testing.assert_close(fast.eval()(x), copy.deepcopy(fast).double()(x.double()).float(), atol=1e-3, rtol=1e-3)
+
+
+def test_checkpointing_drops_the_same_numbers_again() -> None:
+    torch.manual_seed(0)
+    model = foveate.create_model("fvit_tiny", **SMALL, proj_drop_rate=0.2, drop_path_rate=0.2).train()
+    foveate.optimize_for_training(model)
+    plain = learnt(model, random_map(4, 3, 48, 48))
+    model.set_grad_checkpointing(True)
+    assert_close(learnt(model, random_map(4, 3, 48, 48)), plain, tolerance=1e-3)
+
+
+def test_a_joined_model_becomes_one_for_inference() -> None:
+    model = foveate.create_model("fvit_tiny", **SMALL)
+    foveate.optimize_for_training(model)
+    fast, x = foveate.optimize(model), torch.randn(1, 3, 40, 40)
+    assert fast.optimized[-1] == "5 blocks joined: two native chains around two matrix products"
+    assert sum(isinstance(module, JoinedTrainingBlock) for module in model.modules()) == 5
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), model.eval()(x), atol=1e-4, rtol=1e-4)
+
+
+def test_the_backbone_of_a_segmenter_is_joined_too() -> None:
+    options = {name: value for name, value in SMALL.items() if name != "num_classes"}
+    model = create_dense("fvit_tiny", "semantic_fpn", 3, **options)[0]
+    assert foveate.optimize_for_training(model)[0].startswith("5 blocks joined")
+    loss = model.train()(torch.randn(2, 3, 64, 64)).square().mean()
+    loss.backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_models_without_such_blocks_stay() -> None:
+    assert foveate.optimize_for_training(foveate.create_model("t2t_vit_7")) == ()
+    assert foveate.optimize_for_training(foveate.create_model("fvit_tiny", **SMALL).double()) == ()
+
+
+def adapted(block: Any) -> None:
+    block.ffn.fc1 = nn.Sequential(block.ffn.fc1, nn.Identity())
+
+
+def hooked(block: Any) -> None:
+    block.ffn.fc2.register_forward_hook(lambda module, given, y: None)
+
+
+def in_evaluation(block: Any) -> None:
+    block.eval()
+
+
+def partly_in_evaluation(block: Any) -> None:
+    block.ffn.paths[0].eval()
+
+
+def in_float64(block: Any) -> None:
+    block.double()
+
+
+@pytest.mark.parametrize("change", [adapted, hooked, in_evaluation, partly_in_evaluation, in_float64])
+def test_what_the_chains_are_not_made_for_goes_through_the_layers(change: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    block = make_block()
+    fast = joined(block)
+    change(block)
+    change(fast)
+    monkeypatch.setattr(native_training, "mix", None)  # would fail
+    x = random_map(2, 5, 5, 24).to(next(block.parameters()).dtype)
+    found, expected = learnt(fast, x), learnt(block, x)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_in_evaluation_gradients_can_be_differentiated_again() -> None:
+    fast, x = joined(make_block(activation="gelu")).eval(), random_map(1, 4, 4, 24).requires_grad_()
+    (gradient,) = torch.autograd.grad(fast(x).square().sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.square().sum(), x)
+    assert second.abs().max() > 0
+
+
+def test_in_training_gradients_are_not_differentiated_again() -> None:
+    fast, x = joined(make_block()), random_map(1, 4, 4, 24).requires_grad_()
+    (gradient,) = torch.autograd.grad(fast(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.square().sum().backward()
+
+
+def test_a_frozen_block_is_joined_in_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under --freeze-backbone: gradients are recorded elsewhere, none goes through it."""
+    block, x, calls = make_block().eval().requires_grad_(False), random_map(2, 5, 5, 24), []
+    monkeypatch.setattr(native_training, "mix", lambda *given, mix=native_training.mix: (calls.append(1), mix(*given))[1])
+    torch.testing.assert_close(joined(block)(x), block(x.clone()), atol=1e-5, rtol=1e-5)
+    assert calls
+
+
+def test_operations_are_counted_through_the_layers() -> None:
+    block, x = make_block(), random_map(2, 5, 5, 24)
+    counts = []
+    for model in (block, joined(block)):
+        with FlopCounterMode(display=False) as counter:
+            model(x)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0

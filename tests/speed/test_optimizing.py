@@ -69,7 +69,7 @@ def test_a_backbone_inside_a_segmenter_is_optimized_too() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("name", "options"), [("fvit_tiny", {"mixer": "pooling"}), ("t2t_vit_7", {})])
+@pytest.mark.parametrize(("name", "options"), [("fvit_tiny", {"mixer": "pooling"}), ("t2t_vit_16_ghost", {})])
 def test_compiled_outputs_stay_at_several_sizes(name: str, options: dict[str, str]) -> None:
     model = trained(foveate.create_model(name, num_classes=7, **MODELS[name], **options)).eval()
     fast = foveate.optimize(model)

@@ -16,8 +16,7 @@ from foveate.layers.position import ConvPositionEmbedding
 from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
 from foveate.models.fvit import BionicFocalVisionBlock
 from foveate.speed import native_training as native
-from foveate.speed.joining import HIDDEN_NUMBERS, are_for_chains, is_filter, is_watched
-from foveate.speed.native_library import FORMATS
+from foveate.speed.joining import HIDDEN_NUMBERS, are_for_chains, is_filter, is_for_chains, records_gradients
 
 
 class JoinedTrainingBlock(BionicFocalVisionBlock):
@@ -69,15 +68,10 @@ class JoinedTrainingBlock(BionicFocalVisionBlock):
         yield from self.norm2.parameters()
 
     def _takes(self, x: Tensor) -> bool:
-        if type(x) is not Tensor or x.device.type != "cpu" or x.dim() != 4 or x.shape[-1] != self.position.out_channels or not x.numel():
-            return False
         parameters = list(self.parameters())
-        if torch.is_grad_enabled() and not self.training and (x.requires_grad or any(parameter.requires_grad for parameter in parameters)):
+        if x.dim() != 4 or x.shape[-1] != self.position.out_channels or (not self.training and records_gradients(x, parameters)):
             return False
-        if not torch.is_autocast_enabled("cpu") and x.dtype != parameters[0].dtype:
-            return False
-        dtype = compute_dtype(self.ffn.fc1.weight)
-        return are_for_chains(parameters) and dtype in FORMATS and not is_watched() and native.can_join(dtype)
+        return is_for_chains(x, parameters) and native.can_join(compute_dtype(self.ffn.fc1.weight))
 
 
 def _is_for_chains(block: Any) -> bool:

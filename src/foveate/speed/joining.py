@@ -1,6 +1,6 @@
 """FViT's blocks for inference on processors: two native chains around two matrix products, see `native_chains.py`."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -31,9 +31,12 @@ class JoinedBlock(BionicFocalVisionBlock):
     layers that somebody has hooked or replaced.
     """
 
+    KIND = "two native chains around two matrix products"
+    can_join = staticmethod(can_join)
+
     mixer: BakedGaborFilter
     ffn: MultiPathFeedForward
-    packed: tuple[object, MixingWeights, FilteringWeights] | None
+    packed: tuple[object, tuple[MixingWeights, FilteringWeights]] | None
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
@@ -52,7 +55,7 @@ class JoinedBlock(BionicFocalVisionBlock):
         parameters = list(self.parameters())
         if torch.compiler.is_compiling() or not _is_for_chains(self) or not self._takes(x, parameters):
             return super().forward(x)
-        mixing, filtering = self._weights(parameters)
+        mixing, filtering = kept_packed(self, parameters, self.token_order, self._weights)
         dtype = compute_dtype(self.ffn.fc1.weight)
         rows, columns = self.ffn.fc1.weight.to(dtype), self.ffn.fc2.weight.to(dtype)
         pictures = max(1, HIDDEN_NUMBERS // (x.shape[1] * x.shape[2] * len(rows)))
@@ -65,23 +68,22 @@ class JoinedBlock(BionicFocalVisionBlock):
         return y
 
     def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
-        if type(x) is not Tensor or x.device.type != "cpu" or x.dim() != 4 or x.shape[-1] != self.position.out_channels or not x.numel():
+        if x.dim() != 4 or x.shape[-1] != self.position.out_channels or records_gradients(x, parameters):
             return False
-        if torch.is_grad_enabled() and (x.requires_grad or any(parameter.requires_grad for parameter in parameters)):
-            return False
-        if not torch.is_autocast_enabled("cpu") and x.dtype != parameters[0].dtype:
-            return False
-        dtype = compute_dtype(self.ffn.fc1.weight)
-        return are_for_chains(parameters) and dtype in FORMATS and not is_watched() and can_join(dtype)
+        return is_for_chains(x, parameters) and can_join(compute_dtype(self.ffn.fc1.weight))
 
-    def _weights(self, parameters: list[nn.Parameter]) -> tuple[MixingWeights, FilteringWeights]:
-        """As the chains read them, made anew where a parameter or the order of the tokens has changed, or where nobody can know."""
-        if any(parameter.is_inference() for parameter in parameters):
-            return _mixing_weights(self), _filtering_weights(self.ffn)
-        state = (self.token_order, *((parameter.data_ptr(), parameter._version) for parameter in parameters))
-        if self.packed is None or self.packed[0] != state:
-            self.packed = (state, _mixing_weights(self), _filtering_weights(self.ffn))
-        return self.packed[1:]
+    def _weights(self) -> tuple[MixingWeights, FilteringWeights]:
+        return _mixing_weights(self), _filtering_weights(self.ffn)
+
+
+def kept_packed(block: Any, parameters: list[nn.Parameter], setting: object, pack: Callable[[], Any]) -> Any:
+    """What `pack` makes of a block's weights, made anew where a parameter or the setting has changed, or where nobody can know."""
+    if any(parameter.is_inference() for parameter in parameters):
+        return pack()
+    state = (setting, *((parameter.data_ptr(), parameter._version) for parameter in parameters))
+    if block.packed is None or block.packed[0] != state:
+        block.packed = (state, pack())
+    return block.packed[1]
 
 
 def _is_for_chains(block: Any) -> bool:
@@ -106,6 +108,21 @@ def are_for_chains(parameters: Iterable[nn.Parameter]) -> bool:
     return all(parameter.device.type == "cpu" and parameter.dtype in FORMATS for parameter in parameters)
 
 
+def records_gradients(x: Tensor, parameters: list[nn.Parameter]) -> bool:
+    """Whether somebody may want gradients through a block."""
+    return torch.is_grad_enabled() and (x.requires_grad or any(parameter.requires_grad for parameter in parameters))
+
+
+def is_for_chains(x: Tensor, parameters: list[nn.Parameter]) -> bool:
+    """Whether native code can take a block's input beside its weights: plain tensors on the processor, of its number formats, unwatched."""
+    if type(x) is not Tensor or x.device.type != "cpu" or not x.numel() or not are_for_chains(parameters):
+        return False
+    weight = parameters[0]
+    if not torch.is_autocast_enabled("cpu") and x.dtype != weight.dtype:
+        return False
+    return compute_dtype(weight) in FORMATS and not is_watched()
+
+
 def is_watched() -> bool:
     """Whether somebody wants to see every layer or operation: hooks on all modules, tracing, derivatives, transforms."""
     if _has_any_global_hook() or torch.jit.is_tracing():  # type: ignore[attr-defined]
@@ -122,12 +139,12 @@ def _mixing_weights(block: Any) -> MixingWeights:
     position[4, :width] += 1
     return MixingWeights(
         position,
-        _filled(block.position.bias, filled),
-        _filled(norm.weight, filled),
-        _filled(norm.bias, filled),
+        filled_up(block.position.bias, filled),
+        filled_up(norm.weight, filled),
+        filled_up(norm.bias, filled),
         _taps(mixer.weight, filled),
-        _filled(mixer.bias, filled),
-        _filled(block.ffn.fc2.bias, filled),
+        filled_up(mixer.bias, filled),
+        filled_up(block.ffn.fc2.bias, filled),
         mixer.weight.shape[-1],
         mixer.activation,
         block.token_order == "released",
@@ -140,14 +157,15 @@ def _filtering_weights(ffn: MultiPathFeedForward) -> FilteringWeights:
     filled = -(-groups.shape[-1] // LANES) * LANES
     paths: list[Any] = list(ffn.paths)
     taps = torch.stack([_taps(path.weight, filled) for path in paths])
-    return FilteringWeights(_filled(groups, filled), taps, torch.stack([_filled(path.bias, filled) for path in paths]))
+    return FilteringWeights(filled_up(groups, filled), taps, torch.stack([filled_up(path.bias, filled) for path in paths]))
 
 
 def _taps(weight: Tensor, filled: int) -> Tensor:
     """Kernels (C, 1, k, k) as (k * k, `filled`)."""
-    return _filled(weight.flatten(1).t(), filled)
+    return filled_up(weight.flatten(1).t(), filled)
 
 
-def _filled(values: Tensor, filled: int) -> Tensor:
-    """A copy in float32, contiguous, with zeros behind the last axis up to `filled`."""
+def filled_up(values: Tensor, filled: int = 0) -> Tensor:
+    """A copy in float32, contiguous, with zeros behind the last axis up to `filled`, or up to whole groups of `LANES`."""
+    filled = filled or -(-values.shape[-1] // LANES) * LANES
     return F.pad(values.detach().float(), (0, filled - values.shape[-1])).clone(memory_format=torch.contiguous_format)

@@ -10,8 +10,9 @@ from torch import nn
 from foveate.layers.gabor import LearnableGaborFilter
 from foveate.models.fvit import BionicFocalVisionBlock, FViT
 from foveate.models.t2t_vit import Block
-from foveate.speed import native_chains, native_training
+from foveate.speed import native_training
 from foveate.speed.folding import fold_batch_norm, fold_norm
+from foveate.speed.joined_tokens import JoinedTokenBlock
 from foveate.speed.joined_training import JoinedTrainingBlock
 from foveate.speed.joining import JoinedBlock
 from foveate.speed.native_library import find_compiler, pytorchs_openmp
@@ -23,10 +24,10 @@ def optimize(model: nn.Module, *, compile: bool = True) -> nn.Module:  # noqa: A
     """A copy of a model for inference: constants folded into the weights, what is bound by memory joined; the outputs stay.
 
     What was done is logged as information and stands in the copy's `optimized`. Outputs differ from the model's by rounding alone. The copy
-    cannot be trained, nor its weights saved for one that can; it takes pictures of any size as before. On processors the blocks of FViT run
-    in C++ compiled within seconds, once per process, see `JoinedBlock`, and nothing else is compiled. Any other model (and FViT where
-    PyTorch brings no GNU OpenMP) is compiled by torch.compile, which takes minutes, and the first picture of each new size waits for it
-    again. Bring the model to its device and number format first.
+    cannot be trained, nor its weights saved for one that can; it takes pictures of any size as before. On processors the blocks of FViT and
+    T2T-ViT run in C++ compiled within seconds, once per process, see `JoinedBlock` and `JoinedTokenBlock`, and nothing else is compiled.
+    Any other model (and these where PyTorch brings no GNU OpenMP) is compiled by torch.compile, which takes minutes, and the first picture
+    of each new size waits for it again. Bring the model to its device and number format first.
 
     Args:
         model: of this project, or anything around one (a detector, a segmenter): what it holds of FViT and T2T-ViT is rewritten. It is
@@ -37,8 +38,7 @@ def optimize(model: nn.Module, *, compile: bool = True) -> nn.Module:  # noqa: A
     _part(copied)
     steps = [_bake(copied), _fold_norms(copied), _fold_head(copied)]
     if compile:
-        blocks: list[Any] = [module for module in copied.modules() if isinstance(module, JoinedBlock) or JoinedBlock.fits(module)]
-        steps.append(_join(blocks) if blocks and pytorchs_openmp() else _compile(copied))
+        steps.append(_join(copied) if _is_joinable(copied) and pytorchs_openmp() else _compile(copied))
     steps = [step for step in steps if step]
     copied.optimized = tuple(steps)  # type: ignore[assignment]
     _logger.info("optimized: %s", "; ".join(steps) or "nothing to do")
@@ -108,12 +108,21 @@ def _fold_head(model: nn.Module) -> str:
     return f"{count} batch norms folded into the convolution before" if count else ""
 
 
-def _join(blocks: list[Any]) -> str:
-    if not native_chains.can_join(blocks[0].ffn.fc1.weight.dtype):
-        return ""
-    for block in blocks:
-        JoinedBlock.join(block)
-    return f"{len(blocks)} blocks joined: two native chains around two matrix products"
+def _is_joinable(model: nn.Module) -> bool:
+    kinds = JoinedBlock, JoinedTokenBlock
+    return any(isinstance(module, kinds) or any(kind.fits(module) for kind in kinds) for module in model.modules())
+
+
+def _join(model: nn.Module) -> str:
+    """Blocks that had been joined before are counted once more."""
+    counts = {}
+    for kind in (JoinedBlock, JoinedTokenBlock):
+        blocks: list[Any] = [module for module in model.modules() if isinstance(module, kind) or kind.fits(module)]
+        if blocks and kind.can_join(next(blocks[0].parameters()).dtype):
+            for block in blocks:
+                kind.join(block)
+            counts[kind.KIND] = len(blocks)
+    return "; ".join(f"{count} blocks joined: {words}" for words, count in counts.items())
 
 
 def _compile(model: nn.Module) -> str:

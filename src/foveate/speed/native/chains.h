@@ -4,32 +4,13 @@
 
 #pragma once
 
-#include <atomic>
-
 #include "rows.h"
-
-// The entry of GNU's OpenMP library that compilers call: PyTorch's own threads do the work, whichever compiler this is.
-extern "C" void GOMP_parallel(void (*function)(void*), void* data, unsigned threads, unsigned flags);
+#include "threads.h"
 
 namespace {
 
 constexpr std::size_t CACHE_NUMBERS = 1 << 19;  // 2 MiB, about a core's second cache
 constexpr int ROWS_OF_BAND = 6;  // or more, where threads need not wait: at a band's edges rows are computed twice
-
-// `task(0)` to `task(count - 1)`, each by the thread that is free.
-template <typename Task>
-void share(int count, int threads, const Task& task) {
-    struct Work {
-        std::atomic<int> next;
-        int count;
-        const Task* task;
-    } work{{0}, count, &task};
-    const auto run = [](void* data) {
-        Work& own = *static_cast<Work*>(data);
-        for (int index = own.next++; index < own.count; index = own.next++) (*own.task)(index);
-    };
-    GOMP_parallel(run, &work, threads, 0);
-}
 
 // `p = position(x); r = p + factor activation(filter(gain norm(p) + shift))`, then `y = r + later_bias` and
 // `normal = later_gain norm(r) + later_shift`, (H, W, C) each; later gain and shift are left out where they are null: in inference they are

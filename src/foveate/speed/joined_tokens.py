@@ -1,0 +1,94 @@
+"""T2T-ViT's blocks for inference on processors: native code around and between their matrix products, see `native_tokens.py`."""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from foveate.layers.dropout import Dropout
+from foveate.layers.mlp import Mlp
+from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
+from foveate.models.t2t_vit import Attention, Block
+from foveate.speed import native_tokens as native
+from foveate.speed.joining import are_for_chains, filled_up, is_for_chains, kept_packed, records_gradients
+
+
+class Biases(NamedTuple):
+    """Of a block's linear layers, in float32, filled up as the native code reads them."""
+
+    qkv: Tensor
+    """(3, heads, width of a head filled up)."""
+    proj: Tensor
+    fc1: Tensor
+    fc2: Tensor
+
+
+class JoinedTokenBlock(Block):
+    """The block's equation, softmax attention included, in four products and five passes: (B, T, D) -> (B, T, D).
+
+    A block becomes one by `join`; names of modules and parameters stay, weights that change are taken up. What the native code is not made
+    for goes through the block's own layers, as in `JoinedBlock`.
+    """
+
+    KIND = "native attention and passes around four matrix products"
+    can_join = staticmethod(native.can_join)
+
+    attn: Attention
+    mlp: Mlp
+    packed: tuple[object, Biases] | None
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Whether `module` is a block in evaluation, on the processor, with plain softmax attention, as `optimize` leaves it."""
+        return type(module) is Block and _is_joinable(module) and are_for_chains(module.parameters())
+
+    @classmethod
+    def join(cls, block: Any) -> None:
+        """Makes a block that fits one of these."""
+        block.__class__ = cls
+        block.packed = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        parameters = list(self.parameters())
+        if torch.compiler.is_compiling() or not _is_joinable(self) or not self._takes(x, parameters):
+            return super().forward(x)
+        biases: Biases = kept_packed(self, parameters, self.attn.num_heads, self._biases)
+        dtype = compute_dtype(self.attn.proj.weight)
+        qkv, proj, fc1, fc2 = (layer.weight.to(dtype) for layer in (self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2))
+        with torch.autocast("cpu", enabled=False):
+            x = x.to(dtype).contiguous()
+            mixed = F.linear(native.norm(x, self.norm1.eps), qkv)
+            scale = (proj.shape[1] // self.attn.num_heads) ** -0.5
+            y = F.linear(native.attend(mixed, self.attn.num_heads, biases.qkv, scale), proj)
+            hidden = F.linear(native.add_norm(x, y, biases.proj, biases.fc2, self.norm2.eps), fc1)
+            native.activate(hidden, biases.fc1)
+            y.flatten(0, 1).addmm_(hidden.flatten(0, 1), fc2.t())
+        return y
+
+    def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
+        if x.dim() != 3 or x.shape[-1] != self.attn.proj.in_features or records_gradients(x, parameters):
+            return False
+        return is_for_chains(x, parameters) and native.can_join(compute_dtype(self.attn.proj.weight))
+
+    def _biases(self) -> Biases:
+        qkv, width = self.attn.qkv, self.attn.proj.in_features // self.attn.num_heads
+        shift = qkv.weight.new_zeros(len(qkv.weight)) if qkv.bias is None else qkv.bias
+        layers: list[Any] = [self.attn.proj, self.mlp.fc1, self.mlp.fc2]
+        return Biases(filled_up(shift.view(3, -1, width)), *(filled_up(layer.bias) for layer in layers))
+
+
+def _is_joinable(block: Any) -> bool:
+    """Whether a block's layers are in evaluation, of the kinds that the native code computes, and as they were made."""
+    quiet = (block.drop_path1, DropPath), (block.drop_path2, DropPath)
+    own = (block.attn, Attention), (block.mlp, Mlp)
+    if not all(is_untouched(module, kind) and not module.training for module, kind in (*own, *quiet)):
+        return False
+    drops = block.mlp.inner_drop, block.mlp.drop
+    if not all(is_untouched(drop, Dropout) and not drop.training for drop in drops):
+        return False
+    if not all(is_untouched(norm, nn.LayerNorm) and norm.weight is None for norm in (block.norm1, block.norm2)):
+        return False
+    layers = block.attn.proj, block.mlp.fc1, block.mlp.fc2
+    return is_plain(block.attn.qkv) and all(is_plain(layer) and layer.bias is not None for layer in layers)

@@ -1,0 +1,27 @@
+// Work shared out to PyTorch's own threads.
+
+#pragma once
+
+#include <atomic>
+
+// The entry of GNU's OpenMP library that compilers call: PyTorch's own threads do the work, whichever compiler this is.
+extern "C" void GOMP_parallel(void (*function)(void*), void* data, unsigned threads, unsigned flags);
+
+namespace {
+
+// `task(0)` to `task(count - 1)`, each by the thread that is free.
+template <typename Task>
+void share(int count, int threads, const Task& task) {
+    struct Work {
+        std::atomic<int> next;
+        int count;
+        const Task* task;
+    } work{{0}, count, &task};
+    const auto run = [](void* data) {
+        Work& own = *static_cast<Work*>(data);
+        for (int index = own.next++; index < own.count; index = own.next++) (*own.task)(index);
+    };
+    GOMP_parallel(run, &work, threads, 0);
+}
+
+}  // namespace

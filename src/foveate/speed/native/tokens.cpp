@@ -1,0 +1,65 @@
+// What lies between the matrix products of a transformer block, for inference, as native_tokens.py calls it.
+
+#include "attention.h"
+#include "threads.h"
+
+namespace {
+
+// Rows in about four parts for each thread: `task(first, last)`.
+template <typename Task>
+void share_rows(std::int64_t rows, int threads, const Task& task) {
+    const std::int64_t parts = std::min<std::int64_t>(rows, 4 * threads);
+    share(static_cast<int>(parts), threads, [&](int part) { task(rows * part / parts, rows * (part + 1) / parts); });
+}
+
+}  // namespace
+
+// Sizes are B, T, D, heads; biases of queries, keys and values, (3, heads, d filled up).
+extern "C" void attend(const Number* qkv, Number* y, const std::int64_t* sizes, const float* bias, float scale, int threads) {
+    const int pictures = sizes[0], tokens = sizes[1], channels = sizes[2], heads = sizes[3], width = channels / heads, own = filled(width);
+    // few heads are shared out in parts of the queries, each of which packs the keys for itself
+    const int parts = std::clamp(2 * threads / (pictures * heads), 1, (tokens + QUERIES - 1) / QUERIES);
+    share(pictures * heads * parts, threads, [&](int task) {
+        const int part = task % parts, head = task / parts % heads;
+        const std::size_t token = static_cast<std::size_t>(task / parts / heads) * tokens;
+        const Number* q = qkv + token * 3 * channels + head * width;
+        const auto bias_of = [=](int kind) { return bias + (kind * heads + head) * own; };
+        const Head one{q, q + channels, q + 2 * channels, bias_of(0), bias_of(1), bias_of(2), y + token * channels + head * width,
+                       tokens, width, 3 * channels, channels, scale};
+        one(tokens * part / parts, tokens * (part + 1) / parts);
+    });
+}
+
+// `s = x + product + bias`; `normal = norm(s)`, and `s + later_bias` in the place of the product. Without a product `normal = norm(x)` alone.
+// Sizes are rows, D; biases (D filled up,).
+extern "C" void add_norm(const Number* x, Number* product, Number* normal, const std::int64_t* sizes, const float* bias,
+                         const float* later_bias, float eps, int threads) {
+    const int channels = sizes[1], stride = filled(channels);
+    share_rows(sizes[0], threads, [&](std::int64_t first, std::int64_t last) {
+        static thread_local Scratch scratch;
+        float* pixel = scratch.get(stride);
+        for (std::int64_t at = first * channels; at < last * channels; at += channels) {
+            each(channels, [&](int c, auto there) {
+                Lanes lanes = read(x + at + c, there);
+                if (product) {
+                    lanes += read(product + at + c, there) + load(bias + c);
+                    write(product + at + c, lanes + load(later_bias + c), there);
+                }
+                store(pixel + c, lanes);
+            });
+            const Moments of = moments(pixel, channels, stride, eps);
+            each(channels, [&](int c, auto there) { write(normal + at + c, (load(pixel + c) - of.mean) * of.scale, there); });
+        }
+    });
+}
+
+// `GELU(hidden + bias)` in place. Sizes are rows, hidden channels; bias (channels filled up,).
+extern "C" void activate(Number* hidden, const std::int64_t* sizes, const float* bias, int threads) {
+    const int channels = sizes[1];
+    share_rows(sizes[0], threads, [&](std::int64_t first, std::int64_t last) {
+        for (std::int64_t at = first * channels; at < last * channels; at += channels)
+            each(channels, [&](int c, auto there) {
+                write(hidden + at + c, activated<GELU>(read(hidden + at + c, there) + load(bias + c)), there);
+            });
+    });
+}

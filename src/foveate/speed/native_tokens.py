@@ -1,0 +1,61 @@
+"""What lies between the matrix products of a transformer block, for inference: the functions of `native/tokens.cpp` on tensors.
+
+Tokens are contiguous, on the processor, in one of `FORMATS`; biases are float32, filled up with zeros to whole groups of `LANES`.
+"""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from foveate.speed.native_library import function, has_library, pointer
+
+LIBRARY = "tokens"
+
+
+def can_join(dtype: torch.dtype) -> bool:
+    """Whether the functions could be compiled here for tokens in this number format; the first call does it."""
+    return has_library(LIBRARY, dtype)
+
+
+def attend(qkv: Tensor, heads: int, bias: Tensor, scale: float) -> Tensor:
+    """`softmax(scale q k^T) v` of every head: (B, T, 3 * D) -> (B, T, D).
+
+    `qkv` holds queries, keys and values, head after head in each; `bias`, (3, heads, width of a head filled up), is added to it.
+    """
+    pictures, tokens, channels = len(qkv), qkv.shape[1], qkv.shape[2] // 3
+    y = qkv.new_empty(pictures, tokens, channels)
+    call = function(LIBRARY, "attend", qkv.dtype)
+    sizes = (ctypes.c_int64 * 4)(pictures, tokens, channels, heads)
+    call(pointer(qkv), pointer(y), sizes, pointer(bias), ctypes.c_float(scale), torch.get_num_threads())
+    return y
+
+
+def norm(x: Tensor, eps: float) -> Tensor:
+    """Layer norm over the last axis without gain and shift."""
+    normal = torch.empty_like(x)
+    _add_norm(x, None, normal, None, None, eps)
+    return normal
+
+
+def add_norm(x: Tensor, product: Tensor, bias: Tensor, later_bias: Tensor, eps: float) -> Tensor:
+    """`norm(x + product + bias)`; `x + product + bias + later_bias` takes the place of the product."""
+    normal = torch.empty_like(x)
+    _add_norm(x, product, normal, bias, later_bias, eps)
+    return normal
+
+
+def activate(hidden: Tensor, bias: Tensor) -> None:
+    """`GELU(hidden + bias)` in the place of `hidden`."""
+    call = function(LIBRARY, "activate", hidden.dtype)
+    call(pointer(hidden), _sizes(hidden), pointer(bias), torch.get_num_threads())
+
+
+def _add_norm(x: Tensor, product: Tensor | None, normal: Tensor, bias: Tensor | None, later_bias: Tensor | None, eps: float) -> None:
+    call = function(LIBRARY, "add_norm", x.dtype)
+    maps, biases = map(pointer, (x, product, normal)), map(pointer, (bias, later_bias))
+    call(*maps, _sizes(x), *biases, ctypes.c_float(eps), torch.get_num_threads())
+
+
+def _sizes(x: Tensor) -> ctypes.Array[ctypes.c_int64]:
+    return (ctypes.c_int64 * 2)(x.numel() // x.shape[-1], x.shape[-1])

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveate.layers import feedforward
 from foveate.layers.feedforward import MultiPathFeedForward
 
 
@@ -130,3 +131,12 @@ def test_a_layer_in_anothers_place_is_called(layer_name: str, training: bool) ->
     for found, expected in zip(outcome(normed, normed, x), plain, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-11, rtol=1e-9)
     assert calls == [replaced]
+
+
+@pytest.mark.parametrize("few", [0, 10**9], ids=["as convolutions", "as linear layers"])
+def test_both_forms_of_the_linear_layers_give_the_same(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = Normed(8, 24, paths=3), torch.randn(2, 5, 7, 8)
+    expected = layer(x).detach()
+    monkeypatch.setattr(feedforward, "FEW_PIXELS", few)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from foveate.factory import create_model
-from foveate.models.fvit import FViT
+from foveate.models.fvit import FViT, PatchEmbedding
 
 
 @pytest.mark.parametrize("name", ["fvit_tiny", "fvit_tiny_dp"])
@@ -70,3 +70,15 @@ def test_our_family_is_what_it_says() -> None:
     torch.manual_seed(0)
     spelled_out = create_model("fvit_tiny", depths=(1, 1, 1, 1), paths=2, position_start="zero")
     assert all(torch.equal(ours.state_dict()[name], value) for name, value in spelled_out.state_dict().items())
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 5)])
+def test_patches_are_embedded_alike_by_both_forms_and_a_hook_is_called(size: tuple[int, int]) -> None:
+    """With gradients a linear layer on patches, without a convolution; whoever hooks the convolution has it called in both."""
+    embedding, x, called = PatchEmbedding(6, 10, 2), torch.randn(2, 6, *size), []
+    with torch.no_grad():
+        by_convolution = embedding(x)
+    torch.testing.assert_close(embedding(x), by_convolution)
+    embedding.proj.register_forward_hook(lambda *_: called.append(1))
+    torch.testing.assert_close(embedding(x), by_convolution)
+    assert called == [1]

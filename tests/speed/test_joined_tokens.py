@@ -130,7 +130,7 @@ def test_a_joined_block_is_the_block(form: dict[str, int]) -> None:
 def test_whole_models_at_several_sizes(name: str) -> None:
     model = foveate.create_model(name, depth=2, num_classes=5).eval()
     fast = foveate.optimize(model)
-    assert fast.optimized[-1] == "2 blocks joined: native attention and passes around four matrix products"
+    assert fast.optimized[-1].startswith("2 blocks joined: native attention and passes around four matrix products")
     assert fast.state_dict().keys() == foveate.optimize(model, compile=False).state_dict().keys()
     with torch.inference_mode():
         for x in (torch.randn(2, 3, 64, 96), torch.randn(1, 3, 50, 37), torch.randn(1, 3, 224, 224)):

@@ -41,16 +41,20 @@ def split_norm_linear(
     Args:
         gain, shift: the LayerNorm's (D,); weight: (E, D); bias: (E,) or None; eps: the LayerNorm's.
     """
-    channels = x_bchw.shape[1]
     padding = soft_split_padding(kernel, stride)
-    scaled = weight * gain
-    filters = (scaled - scaled.mean(dim=1, keepdim=True)).reshape(-1, channels, kernel, kernel)
+    filters, constant = centred_filters(gain, shift, weight, bias, kernel)
     response = F.conv2d(x_bchw, filters, stride=stride, padding=padding)
     mean, square = (_patch_means(moment, kernel, stride, padding) for moment in (x_bchw, x_bchw.square()))
     rstd = torch.rsqrt((square - mean.square()).clamp_min(0) + eps)
-    constant = weight @ shift if bias is None else weight @ shift + bias
     scaled_response = torch.addcmul(constant[:, None, None], response, rstd)  # one pass over the largest map of the model
     return scaled_response.flatten(2).transpose(1, 2)
+
+
+def centred_filters(gain: Tensor, shift: Tensor, weight: Tensor, bias: Tensor | None, kernel: int) -> tuple[Tensor, Tensor]:
+    """The filters (E, C, k, k) whose response needs no mean of the patch, and the constant (E,) behind it, see `split_norm_linear`."""
+    scaled = weight * gain
+    filters = (scaled - scaled.mean(dim=1, keepdim=True)).unflatten(1, (-1, kernel, kernel))
+    return filters, weight @ shift if bias is None else weight @ shift + bias
 
 
 def _patch_means(x_bchw: Tensor, kernel: int, stride: int, padding: int) -> Tensor:

@@ -32,7 +32,7 @@ class JoinedTokenBlock(Block):
     for goes through the block's own layers, as in `JoinedBlock`.
     """
 
-    KIND = "native attention and passes around four matrix products"
+    KIND = "blocks joined: native attention and passes around four matrix products"
     can_join = staticmethod(native.can_join)
 
     attn: Attention

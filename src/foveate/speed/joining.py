@@ -15,8 +15,8 @@ from foveate.layers.gabor import BakedGaborFilter
 from foveate.layers.position import ConvPositionEmbedding
 from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
 from foveate.models.fvit import BionicFocalVisionBlock
-from foveate.speed.native_chains import LANES, FilteringWeights, MixingWeights, can_join, filter_groups, mix
-from foveate.speed.native_library import FORMATS
+from foveate.speed.native_chains import FilteringWeights, MixingWeights, can_join, filter_groups, mix
+from foveate.speed.native_library import FORMATS, LANES
 
 HIDDEN_NUMBERS = 2**22
 """So many numbers of the hidden map are in memory at a time at most, but always those of one picture."""
@@ -31,7 +31,7 @@ class JoinedBlock(BionicFocalVisionBlock):
     layers that somebody has hooked or replaced.
     """
 
-    KIND = "two native chains around two matrix products"
+    KIND = "blocks joined: two native chains around two matrix products"
     can_join = staticmethod(can_join)
 
     mixer: BakedGaborFilter

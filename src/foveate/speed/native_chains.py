@@ -12,9 +12,6 @@ from torch import Tensor
 
 from foveate.speed.native_library import ACTIVATIONS, function, has_library, pointer
 
-LANES = 16
-"""Channels of weights are filled up with zeros to whole groups of these, as in native/lanes.h."""
-
 LIBRARY = "chains"
 
 

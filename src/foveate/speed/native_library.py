@@ -24,6 +24,9 @@ FORMATS = {torch.float32: "float", torch.bfloat16: "Bfloat16"}
 
 ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}
 
+LANES = 16
+"""Channels of weights are filled up with zeros to whole groups of these, as in native/lanes.h."""
+
 FOLDER = Path(__file__).parent / "native"
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
 SECONDS = 120

@@ -8,14 +8,18 @@ import torch
 from torch import nn
 
 from foveate.layers.gabor import LearnableGaborFilter
+from foveate.layers.token_layers import TokenPerformer
 from foveate.models.fvit import BionicFocalVisionBlock, FViT
 from foveate.models.t2t_vit import Block
 from foveate.speed import native_training
 from foveate.speed.folding import fold_batch_norm, fold_norm
+from foveate.speed.joined_performer import JoinedTokenPerformer
 from foveate.speed.joined_tokens import JoinedTokenBlock
 from foveate.speed.joined_training import JoinedTrainingBlock
 from foveate.speed.joining import JoinedBlock
 from foveate.speed.native_library import find_compiler, pytorchs_openmp
+
+BLOCKS = JoinedBlock, JoinedTokenBlock
 
 _logger = logging.getLogger(__name__)
 
@@ -88,6 +92,8 @@ def _fold_norms(model: nn.Module) -> str:
             pairs: list[tuple[Any, Any]] = [(module.norm2, module.ffn.fc1), (module.norm1, getattr(module.mixer, "qkv", None))]
         elif isinstance(module, Block):
             pairs = [(module.norm1, getattr(module.attn, "qkv", None)), (module.norm2, getattr(module.mlp, "fc1", None))]
+        elif isinstance(module, TokenPerformer):
+            pairs = [(module.norm2, module.mlp.fc1)]
         else:
             continue
         for norm, linear in pairs:
@@ -109,20 +115,19 @@ def _fold_head(model: nn.Module) -> str:
 
 
 def _is_joinable(model: nn.Module) -> bool:
-    kinds = JoinedBlock, JoinedTokenBlock
-    return any(isinstance(module, kinds) or any(kind.fits(module) for kind in kinds) for module in model.modules())
+    return any(isinstance(module, BLOCKS) or any(kind.fits(module) for kind in BLOCKS) for module in model.modules())
 
 
 def _join(model: nn.Module) -> str:
-    """Blocks that had been joined before are counted once more."""
+    """What had been joined before is counted once more."""
     counts = {}
-    for kind in (JoinedBlock, JoinedTokenBlock):
+    for kind in (*BLOCKS, JoinedTokenPerformer):
         blocks: list[Any] = [module for module in model.modules() if isinstance(module, kind) or kind.fits(module)]
         if blocks and kind.can_join(next(blocks[0].parameters()).dtype):
             for block in blocks:
                 kind.join(block)
             counts[kind.KIND] = len(blocks)
-    return "; ".join(f"{count} blocks joined: {words}" for words, count in counts.items())
+    return "; ".join(f"{count} {words}" for words, count in counts.items())
 
 
 def _compile(model: nn.Module) -> str:

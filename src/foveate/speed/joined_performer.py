@@ -1,0 +1,100 @@
+"""T2T-ViT's token layers for inference on processors: native code around their convolution and products, see `native_performer.py`."""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveate.layers.dropout import Dropout
+from foveate.layers.mlp import Mlp
+from foveate.layers.recomputing import is_plain, is_untouched
+from foveate.layers.soft_split import centred_filters, soft_split_padding
+from foveate.layers.token_layers import TokenPerformer
+from foveate.speed import native_performer, native_tokens
+from foveate.speed.joining import filled_up, is_for_chains, kept_packed, records_gradients
+from foveate.speed.native_library import LANES
+
+
+class Weights(NamedTuple):
+    """What the native code and its convolution read instead of a token layer's own weights; float32."""
+
+    filters: Tensor
+    """(3 * E, C, k, k), channels-last."""
+    constant: Tensor
+    features: Tensor
+    """(E, M)."""
+    proj: Tensor
+    fc1: Tensor
+    fc2: Tensor
+
+
+class JoinedTokenPerformer(TokenPerformer):
+    """The layer's equation, (B, C, H, W) -> (B, T, E), in one convolution, three products and a few passes.
+
+    A layer becomes one by `join`; names of modules and parameters stay, weights that change are taken up. What the native code is not made
+    for goes through the layer as it was, as in `JoinedBlock`.
+    """
+
+    KIND = "token layers joined: native performer attention around a convolution and three products"
+    can_join = staticmethod(lambda dtype: dtype == torch.float32 and native_performer.can_join() and native_tokens.can_join(dtype))
+
+    packed: tuple[object, Weights] | None
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Whether `module` is a token layer in evaluation, on the processor, in float32, as `optimize` leaves it."""
+        return type(module) is TokenPerformer and _is_joinable(module) and _is_float32(module)
+
+    @classmethod
+    def join(cls, layer: Any) -> None:
+        """Makes a layer that fits one of these."""
+        layer.__class__ = cls
+        layer.packed = None
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        parameters = list(self.parameters())
+        if torch.compiler.is_compiling() or not _is_joinable(self) or not self._takes(x_bchw, parameters):
+            return super().forward(x_bchw)
+        weights: Weights = kept_packed(self, parameters, None, self._weights)
+        with torch.autocast("cpu", enabled=False):
+            x_bchw = x_bchw.float().contiguous(memory_format=torch.channels_last)
+            padding = soft_split_padding(self.kernel, self.stride)
+            response = F.conv2d(x_bchw, weights.filters, stride=self.stride, padding=padding).permute(0, 2, 3, 1).flatten(1, 2)
+            scales = native_performer.scale_patches(x_bchw.permute(0, 2, 3, 1), self.kernel, self.stride, self.norm1.eps)
+            y, v = native_performer.perform(response.contiguous(), scales, weights.constant, weights.features)
+            y = F.linear(y, self.proj.weight)
+            hidden = F.linear(native_tokens.add_norm(v, y, weights.proj, weights.fc2, self.norm2.eps), self.mlp.fc1.weight)
+            native_tokens.activate(hidden, weights.fc1)
+            y.flatten(0, 1).addmm_(hidden.flatten(0, 1), self.mlp.fc2.weight.t())
+        return y
+
+    def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
+        if x.dim() != 4 or x.shape[1] * self.kernel**2 != self.kqv.in_features or records_gradients(x, parameters):
+            return False
+        return is_for_chains(x, parameters) and _is_float32(self) and self.can_join(torch.float32)
+
+    def _weights(self) -> Weights:
+        filters, constant = centred_filters(self.norm1.weight, self.norm1.bias, self.kqv.weight, self.kqv.bias, self.kernel)
+        layers: list[Any] = [self.proj, self.mlp.fc1, self.mlp.fc2]
+        filters = filters.contiguous(memory_format=torch.channels_last)
+        return Weights(filters, constant, self.random_features.t().contiguous(), *(filled_up(layer.bias) for layer in layers))
+
+
+def _is_joinable(layer: Any) -> bool:
+    """Whether a layer's parts are in evaluation, of the kinds that the native code computes, and as they were made."""
+    parts = (layer.mlp, Mlp), (layer.drop, Dropout), (layer.mlp.inner_drop, Dropout), (layer.mlp.drop, Dropout)
+    if not all(is_untouched(module, kind) and not module.training for module, kind in parts):
+        return False
+    if not is_untouched(layer.norm2, nn.LayerNorm) or layer.norm2.weight is not None or layer.norm1.bias is None:
+        return False
+    linears = layer.kqv, layer.proj, layer.mlp.fc1, layer.mlp.fc2
+    return all(is_plain(part) and part.bias is not None for part in (layer.norm1, *linears)) and _is_whole(layer.random_features)
+
+
+def _is_whole(features: Tensor) -> bool:
+    return all(side % LANES == 0 for side in features.shape)
+
+
+def _is_float32(layer: nn.Module) -> bool:
+    return all(parameter.device.type == "cpu" and parameter.dtype == torch.float32 for parameter in layer.parameters())

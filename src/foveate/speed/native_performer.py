@@ -1,0 +1,44 @@
+"""The token layers of T2T-ViT for inference: the functions of `native/performer.cpp` on tensors, all float32 and contiguous.
+
+Neither the patches, nor their means, nor the scaled keys, queries and values are ever whole in memory.
+"""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from foveate.layers.soft_split import soft_split_padding
+from foveate.speed.native_library import function, has_library, pointer
+
+LIBRARY = "performer"
+
+
+def can_join() -> bool:
+    """Whether the functions could be compiled here; the first call does it."""
+    return has_library(LIBRARY, torch.float32)
+
+
+def scale_patches(x_bhwc: Tensor, kernel: int, stride: int, eps: float) -> Tensor:
+    """`1 / sqrt(variance + eps)` of every overlapping patch of a soft split, its zeros around the map included: (B, T)."""
+    padding = soft_split_padding(kernel, stride)
+    height, width = ((side + 2 * padding - kernel) // stride + 1 for side in x_bhwc.shape[1:3])
+    scales = x_bhwc.new_empty(len(x_bhwc), height * width)
+    sizes = (ctypes.c_int64 * 7)(*x_bhwc.shape, kernel, stride, padding)
+    call = function(LIBRARY, "scale_patches", torch.float32)
+    call(pointer(x_bhwc), pointer(scales), sizes, ctypes.c_float(eps), torch.get_num_threads())
+    return scales
+
+
+def perform(response: Tensor, scales: Tensor, constant: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+    """`performer_attention` of `k, q, v = response * scales + constant`: what the queries read, and v, (B, T, E) each.
+
+    Args:
+        response: (B, T, 3 * E), keys, queries and values; scales: (B, T); constant: (3 * E,).
+        features: (E, M), the random features as columns; E and M are multiples of 16.
+    """
+    y, v = (response.new_empty(*response.shape[:2], len(features)) for _ in range(2))
+    sizes = (ctypes.c_int64 * 4)(*response.shape[:2], *features.shape)
+    call = function(LIBRARY, "perform", torch.float32)
+    call(*map(pointer, (response, scales, constant, features, y, v)), sizes, torch.get_num_threads())
+    return y, v

@@ -1,0 +1,133 @@
+"""Native token layers are the layers: performer attention, scales of patches, and where they step aside."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import foveate
+from foveate.layers.soft_split import soft_split_padding
+from foveate.layers.token_layers import TokenPerformer, orthogonal_features, performer_attention
+from foveate.speed import native_performer
+from foveate.speed.folding import fold_norm
+from foveate.speed.joined_performer import JoinedTokenPerformer
+from foveate.speed.native_performer import can_join, perform, scale_patches
+
+pytestmark = pytest.mark.skipif(not can_join(), reason="no C++ compiler, or PyTorch without GNU OpenMP")
+
+
+def random_map(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_performs(response: Tensor, scales: Tensor, constant: Tensor, features: Tensor, tolerance: float = 2e-5) -> None:
+    """`perform` against the layers' attention in float64."""
+    k, q, v = (response.double() * scales.double()[..., None] + constant).chunk(3, dim=-1)
+    expected = performer_attention(q, k, v, features.double())
+    y, given = perform(response, scales, constant, features.t().contiguous())
+    torch.testing.assert_close(given.double(), v, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(y.double(), expected, atol=tolerance * float(v.abs().max()), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("pictures", "tokens", "width", "count"), [(1, 1, 16, 16), (2, 48, 64, 32), (3, 49, 64, 32), (1, 1000, 32, 48)])
+def test_native_attention_is_performer_attention(pictures: int, tokens: int, width: int, count: int) -> None:
+    response, scales = random_map(pictures, tokens, 3 * width), random_map(pictures, tokens, seed=1).abs()
+    features = orthogonal_features(count, width, torch.Generator().manual_seed(0))
+    assert_performs(response, scales, random_map(3 * width, seed=2), features)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+def test_tokens_are_shared_out_among_threads(threads: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        assert_performs(random_map(1, 700, 96), torch.ones(1, 700), torch.zeros(96), random_map(16, 32, seed=3))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("size", [1e-3, 3.0, 8.0])
+def test_attention_is_stable_at_any_magnitude(size: float) -> None:
+    """Exponents from nothing to the hundreds, growing from token to token, so that what was gathered is scaled anew."""
+    response = size * random_map(2, 150, 96) * torch.linspace(0.2, 1, 150)[:, None]
+    assert_performs(response, torch.ones(2, 150), torch.zeros(96), random_map(16, 32, seed=3), tolerance=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride"), [((2, 3, 32, 20), 7, 4), ((1, 64, 9, 14), 3, 2), ((2, 17, 5, 5), 3, 1), ((1, 1, 1, 1), 7, 2)]
+)
+def test_scales_are_inverse_deviations_of_patches(shape: tuple[int, ...], kernel: int, stride: int) -> None:
+    x = random_map(*shape) + 2
+    patches = F.unfold(x.double(), kernel, padding=soft_split_padding(kernel, stride), stride=stride)
+    expected = (patches.var(dim=1, unbiased=False) + 1e-5).rsqrt()
+    found = scale_patches(x.permute(0, 2, 3, 1).contiguous(), kernel, stride, 1e-5)
+    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-4)
+
+
+def make_layer(channels: int = 5) -> Any:
+    """A layer in evaluation with random weights everywhere, its second norm folded."""
+    layer = TokenPerformer(channels * 9, 32, 3, 2, features=16)
+    with torch.no_grad():
+        for index, parameter in enumerate(layer.parameters()):
+            parameter.copy_(0.3 * random_map(*parameter.shape, seed=index))
+    fold_norm(layer.norm2, layer.mlp.fc1)
+    return layer.eval().requires_grad_(False)
+
+
+def joined(layer: Any) -> Any:
+    layer = copy.deepcopy(layer)
+    assert JoinedTokenPerformer.fits(layer)
+    JoinedTokenPerformer.join(layer)
+    return layer
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 4, 4), (2, 5, 15, 22), (3, 5, 40, 40)])
+def test_a_joined_layer_is_the_layer(shape: tuple[int, ...]) -> None:
+    layer, x = make_layer(), random_map(*shape)
+    fast, exact = joined(layer), copy.deepcopy(layer).double()(x.double())
+    torch.testing.assert_close(fast(x).double(), exact, atol=3e-5, rtol=3e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = fast(x)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, atol=3e-5, rtol=3e-5)
+
+
+def test_weights_that_change_are_taken_up() -> None:
+    layer, x = make_layer(), random_map(2, 5, 8, 9)
+    fast = joined(layer)
+    fast(x)
+    for model in (fast, layer):
+        model.kqv.bias.add_(0.5)
+        model.random_features.mul_(0.9)
+    torch.testing.assert_close(fast(x), layer(x), atol=3e-5, rtol=3e-5)
+
+
+@pytest.mark.parametrize("change", ["hook", "float64", "gradients", "dropout"])
+def test_what_the_native_code_is_not_made_for_goes_through_the_layer(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = make_layer(), random_map(2, 5, 8, 9)
+    fast, called = joined(layer), []
+    monkeypatch.setattr(native_performer, "perform", None)  # would fail
+    if change == "hook":
+        fast.proj.register_forward_hook(lambda *_: called.append(1))
+    elif change == "float64":
+        fast, layer, x = fast.double(), layer.double(), x.double()
+    elif change == "gradients":
+        fast.requires_grad_(True)
+    else:
+        fast.mlp.drop.train()
+    found = fast(x)
+    assert torch.equal(found, layer(x)) == (change != "dropout")
+    assert bool(called) == (change == "hook")
+
+
+def test_whole_models_are_joined_with_their_token_layers() -> None:
+    model = foveate.create_model("t2t_vit_7", depth=1, num_classes=5).eval()
+    fast = foveate.optimize(model)
+    assert fast.optimized[-1].endswith("; 2 token layers joined: native performer attention around a convolution and three products")
+    with torch.inference_mode():
+        for x in (torch.randn(2, 3, 64, 96), torch.randn(1, 3, 50, 37)):
+            for found, expected in zip(fast.forward_intermediates(x)[1], model.forward_intermediates(x)[1], strict=True):
+                torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

@@ -56,9 +56,10 @@ def test_attention_is_stable_at_any_magnitude(size: float) -> None:
     assert_performs(response, torch.ones(2, 150), torch.zeros(96), random_map(16, 32, seed=3), tolerance=2e-4)
 
 
-@pytest.mark.parametrize(
-    ("shape", "kernel", "stride"), [((2, 3, 32, 20), 7, 4), ((1, 64, 9, 14), 3, 2), ((2, 17, 5, 5), 3, 1), ((1, 1, 1, 1), 7, 2)]
-)
+SPLITS = [((2, 3, 32, 20), 7, 4), ((1, 64, 9, 14), 3, 2), ((2, 17, 5, 5), 3, 1), ((1, 1, 1, 1), 7, 2)]
+
+
+@pytest.mark.parametrize(("shape", "kernel", "stride"), SPLITS)
 def test_scales_are_inverse_deviations_of_patches(shape: tuple[int, ...], kernel: int, stride: int) -> None:
     x = random_map(*shape) + 2
     patches = F.unfold(x.double(), kernel, padding=soft_split_padding(kernel, stride), stride=stride)

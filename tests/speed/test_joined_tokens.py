@@ -81,10 +81,13 @@ def test_norms_sums_and_activations(channels: int) -> None:
     x, product, hidden = (random_tokens(3, 7, channels, seed=seed) for seed in range(3))
     bias, later = random_tokens(channels, seed=3), random_tokens(channels, seed=4)
     total = x.double() + product + bias
-    torch.testing.assert_close(norm(x, 1e-5).double(), F.layer_norm(x.double(), (channels,)), atol=1e-5, rtol=1e-5)
-    normal = add_norm(x, product, filled_up(bias), filled_up(later), 1e-5)
-    torch.testing.assert_close(normal.double(), F.layer_norm(total, (channels,)), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(product.double(), total + later, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(norm(x, 1e-5, torch.float32).double(), F.layer_norm(x.double(), (channels,)), atol=1e-5, rtol=1e-5)
+    half = product.bfloat16()
+    for given, tolerance in ((product, 1e-5), (half, 0.02)):
+        y, normal = add_norm(x, given, (filled_up(bias), filled_up(later)), 1e-5)
+        assert (y.dtype, normal.dtype, y is given) == (torch.float32, given.dtype, given is product)
+        torch.testing.assert_close(normal.double(), F.layer_norm(total, (channels,)), atol=tolerance, rtol=tolerance)
+        torch.testing.assert_close(y.double(), total + later, atol=tolerance, rtol=tolerance)
     expected = F.gelu(hidden.double() + bias)
     activate(hidden, filled_up(bias))
     torch.testing.assert_close(hidden.double(), expected, atol=2e-6, rtol=2e-6)
@@ -122,7 +125,7 @@ def test_a_joined_block_is_the_block(form: dict[str, int]) -> None:
                 found, by_layers = fast(x), block(x.clone())
         assert torch.equal(x, before)
         exact = copy.deepcopy(block).double()(x.double())
-        assert found.dtype == torch.bfloat16
+        assert found.dtype == by_layers.dtype == torch.float32
         assert (found - exact).abs().max() <= 2 * (by_layers - exact).abs().max() + 0.01
 
 
@@ -137,6 +140,17 @@ def test_whole_models_at_several_sizes(name: str) -> None:
             torch.testing.assert_close(fast(x), model(x), atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(copy.deepcopy(fast)(x), fast(x), atol=0, rtol=0)
     assert foveate.optimize(fast).optimized[-1] == fast.optimized[-1]
+
+
+def test_a_whole_model_in_bfloat16_is_no_worse_than_by_its_layers() -> None:
+    model = foveate.create_model("t2t_vit_7", depth=4, num_classes=5).eval()
+    fast, x = foveate.optimize(model), torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        exact = model.forward_features(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            found, by_layers = fast.forward_features(x), model.forward_features(x)
+    assert found.dtype == by_layers.dtype
+    assert (found - exact).norm() < 1.2 * (by_layers - exact).norm()
 
 
 def test_blocks_with_other_attention_are_left_alone() -> None:

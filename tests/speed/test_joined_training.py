@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 import foveate
@@ -16,7 +17,7 @@ from foveate.layers.gabor import LearnableGaborFilter
 from foveate.models.fvit import BionicFocalVisionBlock
 from foveate.speed import joined_training, native_training
 from foveate.speed.joined_training import JoinedTrainingBlock
-from foveate.speed.native_training import Dropped, add_residual, can_join, filter_gradients, filter_groups, residual_gradients
+from foveate.speed.native_training import can_join, filter_groups
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 
@@ -164,49 +165,6 @@ def test_gradients_go_through_the_numbers_that_dropout_kept(form: dict[str, Any]
     torch.testing.assert_close((gradient * direction).double().sum(), measured, rtol=0.003, atol=0.05)
 
 
-def kept(seed: int, rate: float, shape: tuple[int, ...] = (4, 20, 20, 64)) -> Tensor:
-    """Which numbers a sum with a residual keeps, 0 or 1."""
-    levels = round(rate * 65536)
-    product, zero = torch.ones(shape), torch.zeros(shape)
-    add_residual(zero, product, torch.zeros(shape[-1]), Dropped(seed, levels, 2.0), torch.ones(shape[0]))
-    assert set(product.unique().tolist()) <= {0.0, 2.0}
-    return product / 2
-
-
-@pytest.mark.parametrize("rate", [0.05, 0.5, 0.9])
-def test_dropout_drops_at_its_rate_without_a_pattern(rate: float) -> None:
-    """Counts, and pairs of neighbours in every direction, of other pictures, and under neighbouring seeds, as chance has them."""
-    mask = kept(2**40 + 12345, rate).flatten()
-    count, deviation = len(mask), (rate * (1 - rate) / len(mask)) ** 0.5
-    assert abs(float(mask.mean()) - (1 - rate)) < 5 * deviation
-    centred = (mask - mask.mean()) / mask.std()
-    for distance in (1, 2, 3, 16, 31, 64, 20 * 64, 400 * 64):
-        assert abs(float((centred[distance:] * centred[:-distance]).mean())) < 5 / (count - distance) ** 0.5
-    for other in (2**40 + 12346, 2**41 + 12345, 2**40 + 12345 + 2**32, 7):
-        beside = kept(other, rate).flatten()
-        assert abs(float((centred * (beside - beside.mean()) / beside.std()).mean())) < 5 / count**0.5
-
-
-def test_both_directions_drop_the_same_numbers() -> None:
-    dropped, factors = Dropped(99, 20000, 1.5), torch.tensor([1.0, 0.5, 2.0])
-    product, ones = torch.ones(3, 5, 4, 37), torch.ones(3, 5, 4, 37)
-    add_residual(torch.zeros_like(ones), product, torch.zeros(37), dropped, factors)
-    to_product, to_bias = residual_gradients(ones, dropped, factors)
-    assert torch.equal(to_product, product)
-    torch.testing.assert_close(to_bias, product.sum(dim=(0, 1, 2)))
-
-    identity = torch.zeros(20, 1, 3, 3)
-    weights = [torch.zeros(60), identity, torch.zeros(20)]
-    hidden, inner = torch.ones(2, 5, 4, 60), torch.ones(2, 5, 4, 60)
-    leaving = filter_groups(hidden, 3, dropped, weights)
-    gradients = [torch.zeros_like(weight) for weight in weights]
-    again = filter_gradients(hidden, inner, 3, dropped, weights, gradients)
-    assert torch.equal(leaving, again)
-    assert 0.2 < float((leaving[..., :40] == 0).float().mean()) < 0.4
-    assert torch.equal(inner[..., :40], leaving[..., :40])
-    torch.testing.assert_close(gradients[0][:40], inner[..., :40].sum(dim=(0, 1, 2)))
-
-
 def test_no_dropout_in_evaluation_and_everything_at_rate_one() -> None:
     block, x = make_block(drop=0.3), random_map(2, 6, 6, 24)
     with torch.no_grad():
@@ -253,7 +211,7 @@ def test_frozen_weights_get_no_gradients() -> None:
 
 @pytest.mark.parametrize("name", ["fvit_tiny", "fvit_tiny_dp", "fvit_tiny_plus"])
 def test_a_model_learns_the_same_joined(name: str) -> None:
-    """Ten steps of a whole model without dropout, with gradient checkpointing in one of them."""
+    """Ten steps of a whole model without dropout; of one family with gradient checkpointing."""
     torch.manual_seed(0)
     plain = foveate.create_model(name, **SMALL, proj_drop_rate=0.0).train()
     fast = copy.deepcopy(plain)
@@ -314,6 +272,21 @@ def adapted(block: Any) -> None:
     block.ffn.fc1 = nn.Sequential(block.ffn.fc1, nn.Identity())
 
 
+class Reversed(nn.Module):
+    """Another feed-forward, without the parts of ours."""
+
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        return norm(x).flip(-1)
+
+
+def replaced(block: Any) -> None:
+    block.ffn, block.drop_path1 = Reversed().train(block.training), nn.Identity()
+
+
+def around_a_circle(block: Any) -> None:
+    block.position.padding_mode = "circular"
+
+
 def hooked(block: Any) -> None:
     block.ffn.fc2.register_forward_hook(lambda module, given, y: None)
 
@@ -330,7 +303,7 @@ def in_float64(block: Any) -> None:
     block.double()
 
 
-@pytest.mark.parametrize("change", [adapted, hooked, in_evaluation, partly_in_evaluation, in_float64])
+@pytest.mark.parametrize("change", [adapted, replaced, around_a_circle, hooked, in_evaluation, partly_in_evaluation, in_float64])
 def test_what_the_chains_are_not_made_for_goes_through_the_layers(change: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch) -> None:
     block = make_block()
     fast = joined(block)
@@ -372,3 +345,86 @@ def test_operations_are_counted_through_the_layers() -> None:
             model(x)
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] > 0
+
+
+def weights_behind_biases(block: Any) -> None:
+    """As pruning leaves a layer when it is made permanent."""
+    for layer in (block.position, block.norm1, block.norm2, *block.ffn.paths):
+        prune.identity(layer, "weight")
+        prune.remove(layer, "weight")
+        assert [name for name, _ in layer.named_parameters()] == ["bias", "weight"]
+
+
+def tied_paths(block: Any) -> None:
+    block.ffn.paths[1].weight, block.ffn.paths[1].bias = block.ffn.paths[0].weight, block.ffn.paths[0].bias
+
+
+@pytest.mark.parametrize("change", [weights_behind_biases, tied_paths])
+def test_weights_are_known_by_their_names(change: Callable[[Any], None]) -> None:
+    block = make_block()
+    fast = joined(block)
+    change(block)
+    change(fast)
+    x = random_map(2, 5, 5, 24)
+    assert_close(learnt(fast, x), learnt(block.double(), x.double()))
+
+
+def cut_mixer(block: Any) -> None:
+    block.mixer = LearnableGaborFilter(8)
+
+
+def cut_product(block: Any) -> None:
+    block.ffn.fc2 = nn.Linear(30, 24)
+
+
+@pytest.mark.parametrize("change", [cut_mixer, cut_product])
+def test_shapes_that_do_not_fit_are_refused_as_by_the_layers(change: Callable[[Any], None]) -> None:
+    fast = joined(make_block())
+    change(fast)
+    with pytest.raises(RuntimeError):
+        fast(random_map(2, 5, 5, 24))
+
+
+def test_a_backward_pass_under_autocast_is_in_the_number_format_of_the_forward_pass() -> None:
+    fast, x = joined(make_block(drop_path=0.0)), random_map(2, 5, 5, 24)
+    expected = learnt(fast, x)
+    y = fast(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        y.backward(random_map(*y.shape, seed=99))
+    found = {name: parameter.grad for name, parameter in fast.named_parameters()}
+    assert_close(found, {name: expected[name] for name in found})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_default_number_format_does_not_matter(dtype: torch.dtype) -> None:
+    fast, x = joined(make_block()), random_map(2, 5, 5, 24)
+    weights = random_map(2, 5, 5, 24, seed=99)
+    expected = learnt(fast, x)
+    try:
+        torch.set_default_dtype(dtype)
+        torch.manual_seed(0)
+        fast(x).backward(weights)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    found = {name: parameter.grad for name, parameter in fast.named_parameters()}
+    assert_close(found, {name: expected[name] for name in found})
+
+
+def test_sums_over_pieces_are_not_rounded_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, x = joined(make_block(drop_path=0.0)), random_map(40, 4, 4, 24)
+    deviations = []
+    exact = learnt(make_block(drop_path=0.0).double(), x.double())["ffn.fc1.weight"]
+    for numbers in (2**22, 1):
+        monkeypatch.setattr(joined_training, "HIDDEN_NUMBERS", numbers)
+        with torch.autocast("cpu", torch.bfloat16):
+            deviations.append(float((learnt(fast, x)["ffn.fc1.weight"] - exact).norm() / exact.norm()))
+    assert deviations[1] < 1.2 * deviations[0]
+
+
+def test_a_joined_block_can_be_compiled() -> None:
+    block = make_block()
+    fast, x = torch.compile(joined(block), backend="eager"), random_map(2, 5, 5, 24)
+    torch.manual_seed(0)
+    found = fast(x)
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, block(x), atol=2e-5, rtol=2e-5)

@@ -12,7 +12,8 @@ from foveate.layers.recomputing import is_plain, is_untouched
 from foveate.layers.soft_split import centred_filters, soft_split_padding
 from foveate.layers.token_layers import TokenPerformer
 from foveate.speed import native_performer, native_tokens
-from foveate.speed.joining import filled_up, is_for_chains, kept_packed, records_gradients
+from foveate.speed.joinable import is_for_chains, is_recorded, kept_packed, records_gradients
+from foveate.speed.joining import filled_up
 from foveate.speed.native_library import LANES
 
 
@@ -54,7 +55,7 @@ class JoinedTokenPerformer(TokenPerformer):
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         parameters = list(self.parameters())
-        if torch.compiler.is_compiling() or not _is_joinable(self) or not self._takes(x_bchw, parameters):
+        if is_recorded() or not _is_joinable(self) or not self._takes(x_bchw, parameters):
             return super().forward(x_bchw)
         weights: Weights = kept_packed(self, parameters, None, self._weights)
         with torch.autocast("cpu", enabled=False):
@@ -63,8 +64,8 @@ class JoinedTokenPerformer(TokenPerformer):
             response = F.conv2d(x_bchw, weights.filters, stride=self.stride, padding=padding).permute(0, 2, 3, 1).flatten(1, 2)
             scales = native_performer.scale_patches(x_bchw.permute(0, 2, 3, 1), self.kernel, self.stride, self.norm1.eps)
             y, v = native_performer.perform(response.contiguous(), scales, weights.constant, weights.features)
-            y = F.linear(y, self.proj.weight)
-            hidden = F.linear(native_tokens.add_norm(v, y, weights.proj, weights.fc2, self.norm2.eps), self.mlp.fc1.weight)
+            y, normal = native_tokens.add_norm(v, F.linear(y, self.proj.weight), (weights.proj, weights.fc2), self.norm2.eps)
+            hidden = F.linear(normal, self.mlp.fc1.weight)
             native_tokens.activate(hidden, weights.fc1)
             y.flatten(0, 1).addmm_(hidden.flatten(0, 1), self.mlp.fc2.weight.t())
         return y
@@ -89,11 +90,16 @@ def _is_joinable(layer: Any) -> bool:
     if not is_untouched(layer.norm2, nn.LayerNorm) or layer.norm2.weight is not None or layer.norm1.bias is None:
         return False
     linears = layer.kqv, layer.proj, layer.mlp.fc1, layer.mlp.fc2
-    return all(is_plain(part) and part.bias is not None for part in (layer.norm1, *linears)) and _is_whole(layer.random_features)
+    return all(is_plain(part) and part.bias is not None for part in (layer.norm1, *linears)) and _agree(layer)
 
 
-def _is_whole(features: Tensor) -> bool:
-    return all(side % LANES == 0 for side in features.shape)
+def _agree(layer: Any) -> bool:
+    """Whether the shapes of a layer's weights fit one another, in whole groups of `LANES` where the native code asks for them."""
+    (count, width), patch, hidden = layer.random_features.shape, layer.kqv.in_features, len(layer.mlp.fc1.weight)
+    shapes = layer.kqv.weight.shape, layer.proj.weight.shape, layer.mlp.fc1.weight.shape, layer.mlp.fc2.weight.shape
+    if shapes != ((3 * width, patch), (width, width), (hidden, width), (width, hidden)) or len(layer.norm1.weight) != patch:
+        return False
+    return count % LANES == width % LANES == 0
 
 
 def _is_float32(layer: nn.Module) -> bool:

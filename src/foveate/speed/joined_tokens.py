@@ -12,7 +12,8 @@ from foveate.layers.mlp import Mlp
 from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
 from foveate.models.t2t_vit import Attention, Block
 from foveate.speed import native_tokens as native
-from foveate.speed.joining import are_for_chains, filled_up, is_for_chains, kept_packed, records_gradients
+from foveate.speed.joinable import are_for_chains, is_for_chains, is_recorded, kept_packed, records_gradients
+from foveate.speed.joining import filled_up
 
 
 class Biases(NamedTuple):
@@ -28,6 +29,7 @@ class Biases(NamedTuple):
 class JoinedTokenBlock(Block):
     """The block's equation, softmax attention included, in four products and five passes: (B, T, D) -> (B, T, D).
 
+    Under autocast tokens that come in float32 stay so from block to block, as through the layers.
     A block becomes one by `join`; names of modules and parameters stay, weights that change are taken up. What the native code is not made
     for goes through the block's own layers, as in `JoinedBlock`.
     """
@@ -52,18 +54,21 @@ class JoinedTokenBlock(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         parameters = list(self.parameters())
-        if torch.compiler.is_compiling() or not _is_joinable(self) or not self._takes(x, parameters):
+        if is_recorded() or not _is_joinable(self) or not self._takes(x, parameters):
             return super().forward(x)
         biases: Biases = kept_packed(self, parameters, self.attn.num_heads, self._biases)
         dtype = compute_dtype(self.attn.proj.weight)
         qkv, proj, fc1, fc2 = (layer.weight.to(dtype) for layer in (self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2))
         with torch.autocast("cpu", enabled=False):
-            x = x.to(dtype).contiguous()
-            mixed = F.linear(native.norm(x, self.norm1.eps), qkv)
+            x = (x if x.dtype in (dtype, torch.float32) else x.float()).contiguous()
+            mixed = F.linear(native.norm(x, self.norm1.eps, dtype), qkv)
             scale = (proj.shape[1] // self.attn.num_heads) ** -0.5
-            y = F.linear(native.attend(mixed, self.attn.num_heads, biases.qkv, scale), proj)
-            hidden = F.linear(native.add_norm(x, y, biases.proj, biases.fc2, self.norm2.eps), fc1)
+            product = F.linear(native.attend(mixed, self.attn.num_heads, biases.qkv, scale), proj)
+            y, normal = native.add_norm(x, product, (biases.proj, biases.fc2), self.norm2.eps)
+            hidden = F.linear(normal, fc1)
             native.activate(hidden, biases.fc1)
+            if y.dtype != dtype:
+                return y.add_(F.linear(hidden, fc2))
             y.flatten(0, 1).addmm_(hidden.flatten(0, 1), fc2.t())
         return y
 
@@ -91,4 +96,14 @@ def _is_joinable(block: Any) -> bool:
     if not all(is_untouched(norm, nn.LayerNorm) and norm.weight is None for norm in (block.norm1, block.norm2)):
         return False
     layers = block.attn.proj, block.mlp.fc1, block.mlp.fc2
-    return is_plain(block.attn.qkv) and all(is_plain(layer) and layer.bias is not None for layer in layers)
+    return is_plain(block.attn.qkv) and all(is_plain(layer) and layer.bias is not None for layer in layers) and _agree(block)
+
+
+def _agree(block: Any) -> bool:
+    """Whether the shapes of a block's weights fit one another: the layers would say what is wrong, native code would read on."""
+    qkv, (proj, fc1, fc2) = block.attn.qkv, (block.attn.proj, block.mlp.fc1, block.mlp.fc2)
+    width, hidden = len(proj.weight), len(fc1.weight)
+    products = qkv.weight.shape == (3 * width, width) and proj.weight.shape == (width, width)
+    products = products and fc1.weight.shape == (hidden, width) and fc2.weight.shape == (width, hidden)
+    biases = len(proj.bias) == len(fc2.bias) == width and len(fc1.bias) == hidden and (qkv.bias is None or len(qkv.bias) == 3 * width)
+    return products and biases and width % block.attn.num_heads == 0

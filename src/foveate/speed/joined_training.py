@@ -1,22 +1,19 @@
 """FViT's blocks in training on processors: native chains around the matrix products, in both directions, see `native_training.py`."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from foveate.layers.dropout import Dropout
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import LearnableGaborFilter
-from foveate.layers.position import ConvPositionEmbedding
-from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
+from foveate.layers.recomputing import compute_dtype, is_plain
 from foveate.models.fvit import BionicFocalVisionBlock
 from foveate.speed import native_training as native
-from foveate.speed.joining import HIDDEN_NUMBERS, are_for_chains, is_filter, is_for_chains, records_gradients
+from foveate.speed.joinable import are_chains, are_for_chains, is_for_chains, is_recorded, records_gradients
+from foveate.speed.joining import HIDDEN_NUMBERS
 
 
 class JoinedTrainingBlock(BionicFocalVisionBlock):
@@ -34,7 +31,7 @@ class JoinedTrainingBlock(BionicFocalVisionBlock):
     @staticmethod
     def fits(module: nn.Module) -> bool:
         """Whether `module` is a block on the processor of the layers that the chains compute."""
-        return type(module) is BionicFocalVisionBlock and _is_for_chains(module) and are_for_chains(module.parameters())
+        return type(module) is BionicFocalVisionBlock and _is_joinable(module) and are_for_chains(module.parameters())
 
     @classmethod
     def join(cls, block: Any) -> None:
@@ -42,15 +39,15 @@ class JoinedTrainingBlock(BionicFocalVisionBlock):
         block.__class__ = cls
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() or not _is_for_chains(self) or not self._takes(x):
+        if is_recorded() or not _is_joinable(self) or not self._takes(x):
             return super().forward(x)
         ffn, dtype = self.ffn, compute_dtype(self.ffn.fc1.weight)
-        ones = torch.ones(len(x), 1, 1, 1)
+        ones = torch.ones(len(x), 1, 1, 1, dtype=torch.float32, device="cpu")
         factors = self.drop_path1(ones), self.drop_path2(ones)
-        seeds = torch.randint(2**63 - 1, (2,)).tolist() if ffn.drop.levels else (0, 0)
+        seeds = torch.randint(2**63 - 1, (2,), device="cpu").tolist() if ffn.drop.levels else (0, 0)
         dropped = tuple(native.Dropped(seed, ffn.drop.levels, ffn.drop.scale) for seed in seeds)
         products = ffn.fc1.weight.to(dtype), ffn.fc2.weight.to(dtype)
-        small = (weight.float() for weight in (ffn.fc2.bias, *self._mixing_weights(), ffn.fc1.bias, *ffn.paths.parameters()))
+        small = (weight.float() for weight in (ffn.fc2.bias, *self._mixing_weights(), *self._filtering_weights()))
         with torch.autocast("cpu", enabled=False):
             y: Tensor = _Joined.apply(x.to(dtype), self._mixing(), ffn.num_paths, dropped, factors, *products, *small)
         return y
@@ -59,13 +56,17 @@ class JoinedTrainingBlock(BionicFocalVisionBlock):
         eps = self.norm1.eps, self.norm2.eps
         return native.Mixing(self.mixer.kernel_size, self.mixer.activation, self.token_order == "released", eps)
 
-    def _mixing_weights(self) -> Iterator[Tensor]:
+    def _mixing_weights(self) -> tuple[Tensor, ...]:
         """In the order of `native_training.mix`."""
-        yield from self.position.parameters()
-        yield from self.norm1.parameters()
-        yield self.mixer.kernels()[:, None].expand(self.mixer.channels, 1, -1, -1)
-        yield self.mixer.bias.expand(self.mixer.channels)
-        yield from self.norm2.parameters()
+        layers: list[Any] = [self.position, self.norm1, self.norm2]
+        position, norm, later = ((layer.weight, layer.bias) for layer in layers)
+        width = self.mixer.channels
+        return *position, *norm, self.mixer.kernels()[:, None].expand(width, 1, -1, -1), self.mixer.bias.expand(width), *later
+
+    def _filtering_weights(self) -> tuple[Tensor, ...]:
+        """In the order of `native_training.filter_groups`."""
+        paths: list[Any] = list(self.ffn.paths)
+        return self.ffn.fc1.bias, *(weight for path in paths for weight in (path.weight, path.bias))
 
     def _takes(self, x: Tensor) -> bool:
         parameters = list(self.parameters())
@@ -74,14 +75,12 @@ class JoinedTrainingBlock(BionicFocalVisionBlock):
         return is_for_chains(x, parameters) and native.can_join(compute_dtype(self.ffn.fc1.weight))
 
 
-def _is_for_chains(block: Any) -> bool:
-    """Whether a block's layers are all in training or all in evaluation, of the kinds that the chains compute, and as they were made."""
-    inner = (block.position, ConvPositionEmbedding), (block.mixer, LearnableGaborFilter), (block.ffn, MultiPathFeedForward)
-    quiet = (block.ffn.drop, Dropout), (block.drop_path1, DropPath), (block.drop_path2, DropPath)
-    if not all(is_untouched(module, kind) for module, kind in (*inner, *quiet)):
+def _is_joinable(block: Any) -> bool:
+    """Whether a block's layers are what the chains compute, and all in training or all in evaluation."""
+    norm = block.norm2
+    if not are_chains(block, LearnableGaborFilter) or not is_plain(norm) or norm.bias is None:
         return False
-    layers = block.norm1, block.norm2, block.ffn.fc1, *block.ffn.paths, block.ffn.fc2
-    if not all(is_plain(layer) and layer.bias is not None for layer in layers) or not all(map(is_filter, block.ffn.paths)):
+    if not norm.weight.shape == norm.bias.shape == block.norm1.weight.shape:
         return False
     return len({module.training for module in block.modules()}) == 1
 
@@ -122,20 +121,37 @@ class _Joined(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, normal, hidden, rows, columns, mixed, joined, *small = ctx.saved_tensors
-        gradient, dropped = gradient.contiguous(), ctx.dropped
-        to_product, to_later_bias = native.residual_gradients(gradient, dropped[1], joined)
-        to_normal, to_rows, to_columns = torch.empty_like(normal), torch.zeros_like(rows), torch.zeros_like(columns)
-        to_filtering = [torch.zeros_like(weight) for weight in small[8:]]
-        for piece in _pieces(hidden):
-            outer = to_product[piece].flatten(0, 2)
-            inner = (outer @ columns).view_as(hidden[piece])
-            leaving = native.filter_gradients(hidden[piece], inner, ctx.groups, _within(dropped[0], piece, hidden), small[8:], to_filtering)
-            to_columns.addmm_(outer.t(), leaving.flatten(0, 2))
-            to_rows.addmm_(inner.flatten(0, 2).t(), normal[piece].flatten(0, 2))
-            torch.mm(inner.flatten(0, 2), rows, out=to_normal[piece].flatten(0, 2))
-        to_x, to_mixing = native.mix_gradients(x, gradient, to_normal, ctx.form, mixed, small[:8])
-        return to_x, None, None, None, None, to_rows, to_columns, to_later_bias, *to_mixing, *to_filtering
+        with torch.autocast("cpu", enabled=False):
+            return _backward(ctx, gradient.contiguous())
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients to what `_Joined` is given."""
+    x, normal, hidden, rows, columns, mixed, joined, *small = ctx.saved_tensors
+    dropped, wanted = ctx.dropped, ctx.needs_input_grad
+    to_product, to_later_bias = native.residual_gradients(gradient, dropped[1], joined)
+    to_normal, to_filtering = torch.empty_like(normal), [torch.zeros_like(weight) for weight in small[8:]]
+    to_rows, to_columns = (torch.zeros_like(weight, dtype=torch.float32) for weight in (rows, columns))
+    for piece in _pieces(hidden):
+        outer = to_product[piece].flatten(0, 2)
+        inner = (outer @ columns).view_as(hidden[piece])
+        leaving = native.filter_gradients(hidden[piece], inner, ctx.groups, _within(dropped[0], piece, hidden), small[8:], to_filtering)
+        if wanted[6]:
+            _add_product(to_columns, outer.t(), leaving.flatten(0, 2))
+        if wanted[5]:
+            _add_product(to_rows, inner.flatten(0, 2).t(), normal[piece].flatten(0, 2))
+        torch.mm(inner.flatten(0, 2), rows, out=to_normal[piece].flatten(0, 2))
+    to_x, to_mixing = native.mix_gradients(x, gradient, to_normal, ctx.form, mixed, small[:8])
+    to_weights = to_rows.to(rows.dtype), to_columns.to(columns.dtype)
+    return to_x, None, None, None, None, *to_weights, to_later_bias, *to_mixing, *to_filtering
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """`total += a b`, the total in float32 whatever the format of the others: it is a sum over pieces."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total.add_(a @ b)
 
 
 def _pieces(hidden: Tensor) -> list[slice]:

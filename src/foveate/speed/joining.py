@@ -1,22 +1,18 @@
 """FViT's blocks for inference on processors: two native chains around two matrix products, see `native_chains.py`."""
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
-from foveate.layers.dropout import Dropout
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import BakedGaborFilter
-from foveate.layers.position import ConvPositionEmbedding
-from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
+from foveate.layers.recomputing import compute_dtype, is_untouched
 from foveate.models.fvit import BionicFocalVisionBlock
+from foveate.speed.joinable import are_chains, are_for_chains, is_for_chains, is_recorded, kept_packed, records_gradients
 from foveate.speed.native_chains import FilteringWeights, MixingWeights, can_join, filter_groups, mix
-from foveate.speed.native_library import FORMATS, LANES
+from foveate.speed.native_library import LANES
 
 HIDDEN_NUMBERS = 2**22
 """So many numbers of the hidden map are in memory at a time at most, but always those of one picture."""
@@ -41,9 +37,7 @@ class JoinedBlock(BionicFocalVisionBlock):
     @staticmethod
     def fits(module: nn.Module) -> bool:
         """Whether `module` is a block in evaluation, on the processor, of the layers that the chains compute, as `optimize` leaves it."""
-        if type(module) is not BionicFocalVisionBlock or not _is_for_chains(module):
-            return False
-        return are_for_chains(module.parameters())
+        return type(module) is BionicFocalVisionBlock and _is_joinable(module) and are_for_chains(module.parameters())
 
     @classmethod
     def join(cls, block: Any) -> None:
@@ -53,7 +47,7 @@ class JoinedBlock(BionicFocalVisionBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         parameters = list(self.parameters())
-        if torch.compiler.is_compiling() or not _is_for_chains(self) or not self._takes(x, parameters):
+        if is_recorded() or not _is_joinable(self) or not self._takes(x, parameters):
             return super().forward(x)
         mixing, filtering = kept_packed(self, parameters, self.token_order, self._weights)
         dtype = compute_dtype(self.ffn.fc1.weight)
@@ -76,60 +70,12 @@ class JoinedBlock(BionicFocalVisionBlock):
         return _mixing_weights(self), _filtering_weights(self.ffn)
 
 
-def kept_packed(block: Any, parameters: list[nn.Parameter], setting: object, pack: Callable[[], Any]) -> Any:
-    """What `pack` makes of a block's weights, made anew where a parameter or the setting has changed, or where nobody can know."""
-    if any(parameter.is_inference() for parameter in parameters):
-        return pack()
-    state = (setting, *((parameter.data_ptr(), parameter._version) for parameter in parameters))
-    if block.packed is None or block.packed[0] != state:
-        block.packed = (state, pack())
-    return block.packed[1]
-
-
-def _is_for_chains(block: Any) -> bool:
-    """Whether a block's layers are in evaluation, of the kinds and shapes that the chains compute, and as they were made."""
-    inner = (block.position, ConvPositionEmbedding), (block.mixer, BakedGaborFilter), (block.ffn, MultiPathFeedForward)
-    quiet = (block.ffn.drop, Dropout), (block.drop_path1, DropPath), (block.drop_path2, DropPath)
-    if not all(is_untouched(module, kind) and not module.training for module, kind in (*inner, *quiet)):
+def _is_joinable(block: Any) -> bool:
+    """Whether a block's layers are in evaluation, and what the chains compute, its later norm folded into the feed-forward."""
+    if not are_chains(block, BakedGaborFilter) or not is_untouched(block.norm2, nn.LayerNorm) or block.norm2.weight is not None:
         return False
-    if not is_untouched(block.norm2, nn.LayerNorm) or block.norm2.weight is not None:
-        return False
-    layers = block.norm1, block.ffn.fc1, *block.ffn.paths, block.ffn.fc2
-    return all(is_plain(layer) and layer.bias is not None for layer in layers) and all(map(is_filter, block.ffn.paths))
-
-
-def is_filter(path: nn.Conv2d) -> bool:
-    """Whether a convolution is depthwise, 3x3, with zeros around the map."""
-    around = path.kernel_size == (3, 3) and path.padding == (1, 1) and path.padding_mode == "zeros"
-    return around and path.stride == path.dilation == (1, 1) and path.groups == path.in_channels == path.out_channels
-
-
-def are_for_chains(parameters: Iterable[nn.Parameter]) -> bool:
-    return all(parameter.device.type == "cpu" and parameter.dtype in FORMATS for parameter in parameters)
-
-
-def records_gradients(x: Tensor, parameters: list[nn.Parameter]) -> bool:
-    """Whether somebody may want gradients through a block."""
-    return torch.is_grad_enabled() and (x.requires_grad or any(parameter.requires_grad for parameter in parameters))
-
-
-def is_for_chains(x: Tensor, parameters: list[nn.Parameter]) -> bool:
-    """Whether native code can take a block's input beside its weights: plain tensors on the processor, of its number formats, unwatched."""
-    if type(x) is not Tensor or x.device.type != "cpu" or not x.numel() or not are_for_chains(parameters):
-        return False
-    weight = parameters[0]
-    if not torch.is_autocast_enabled("cpu") and x.dtype != weight.dtype:
-        return False
-    return compute_dtype(weight) in FORMATS and not is_watched()
-
-
-def is_watched() -> bool:
-    """Whether somebody wants to see every layer or operation: hooks on all modules, tracing, derivatives, transforms."""
-    if _has_any_global_hook() or torch.jit.is_tracing():  # type: ignore[attr-defined]
-        return True
-    if torch.autograd.forward_ad._current_level >= 0:
-        return True
-    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
+    quiet = block.position, block.mixer, block.ffn, block.ffn.drop, block.drop_path1, block.drop_path2
+    return not any(module.training for module in quiet)
 
 
 def _mixing_weights(block: Any) -> MixingWeights:

@@ -72,7 +72,7 @@ def _compiled(name: str, number: str) -> ctypes.CDLL | None:
             return ctypes.CDLL(str(library))
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip()[:300]
-        _logger.warning("FViT's joined chains could not be built with %s, models stay without them: %s", compiler[0], reason)
+        _logger.warning("native code (%s) could not be built with %s, models stay without it: %s", name, compiler[0], reason)
     return None
 
 

@@ -31,18 +31,24 @@ def attend(qkv: Tensor, heads: int, bias: Tensor, scale: float) -> Tensor:
     return y
 
 
-def norm(x: Tensor, eps: float) -> Tensor:
-    """Layer norm over the last axis without gain and shift."""
-    normal = torch.empty_like(x)
-    _add_norm(x, None, normal, None, None, eps)
+def norm(x: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    """Layer norm over the last axis without gain and shift, in `dtype`, which is that of `x` where that is not float32."""
+    normal = torch.empty_like(x, dtype=dtype)
+    _add_norm(x, None, None, normal, (None, None), eps)
     return normal
 
 
-def add_norm(x: Tensor, product: Tensor, bias: Tensor, later_bias: Tensor, eps: float) -> Tensor:
-    """`norm(x + product + bias)`; `x + product + bias + later_bias` takes the place of the product."""
-    normal = torch.empty_like(x)
-    _add_norm(x, product, normal, bias, later_bias, eps)
-    return normal
+def add_norm(x: Tensor, product: Tensor, biases: tuple[Tensor, Tensor], eps: float) -> tuple[Tensor, Tensor]:
+    """`s = x + product + bias`: `s + later_bias` like x, in the product's place where they have one number format, and `norm(s)`.
+
+    Args:
+        x: in the product's number format, or float32.
+        biases: the bias and the later one.
+    """
+    y = product if x.dtype == product.dtype else torch.empty_like(x)
+    normal = torch.empty_like(product)
+    _add_norm(x, product, y, normal, biases, eps)
+    return y, normal
 
 
 def activate(hidden: Tensor, bias: Tensor) -> None:
@@ -51,10 +57,12 @@ def activate(hidden: Tensor, bias: Tensor) -> None:
     call(pointer(hidden), _sizes(hidden), pointer(bias), torch.get_num_threads())
 
 
-def _add_norm(x: Tensor, product: Tensor | None, normal: Tensor, bias: Tensor | None, later_bias: Tensor | None, eps: float) -> None:
-    call = function(LIBRARY, "add_norm", x.dtype)
-    maps, biases = map(pointer, (x, product, normal)), map(pointer, (bias, later_bias))
-    call(*maps, _sizes(x), *biases, ctypes.c_float(eps), torch.get_num_threads())
+def _add_norm(
+    x: Tensor, product: Tensor | None, y: Tensor | None, normal: Tensor, biases: tuple[Tensor | None, Tensor | None], eps: float
+) -> None:
+    call = function(LIBRARY, "add_norm" if x.dtype == normal.dtype else "add_norm_float", normal.dtype)
+    maps = map(pointer, (x, product, y, normal))
+    call(*maps, _sizes(x), *map(pointer, biases), ctypes.c_float(eps), torch.get_num_threads())
 
 
 def _sizes(x: Tensor) -> ctypes.Array[ctypes.c_int64]:

@@ -38,7 +38,7 @@ class Dropped(NamedTuple):
     scale: float
     """What a number that stays is multiplied by."""
     start: int = 0
-    """Where a map's numbers begin among those of all pictures."""
+    """Where a map's numbers begin among those of all pictures; beyond 2**32 of them the same numbers are dropped again."""
 
     def words(self) -> tuple[ctypes.Array[ctypes.c_int64], ctypes.c_float]:
         """As the C++ takes it."""
@@ -107,7 +107,7 @@ def add_residual(x_bhwc: Tensor, product: Tensor, bias: Tensor, dropped: Dropped
 
 def residual_gradients(gradient_bhwc: Tensor, dropped: Dropped, factors: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients to the product and the bias (C,) of `add_residual`."""
-    to_product, to_bias = torch.empty_like(gradient_bhwc), torch.zeros(gradient_bhwc.shape[-1])
+    to_product, to_bias = torch.empty_like(gradient_bhwc), gradient_bhwc.new_zeros(gradient_bhwc.shape[-1], dtype=torch.float32)
     call = function(LIBRARY, "residual_gradients", gradient_bhwc.dtype)
     sizes, maps = _residual_sizes(gradient_bhwc), map(pointer, (gradient_bhwc, to_product))
     call(*maps, sizes, *dropped.words(), pointer(factors), pointer(to_bias), torch.get_num_threads())

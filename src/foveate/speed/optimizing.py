@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from foveate.layers.gabor import LearnableGaborFilter
+from foveate.layers.recomputing import compute_dtype
 from foveate.layers.token_layers import TokenPerformer
 from foveate.models.fvit import BionicFocalVisionBlock, FViT
 from foveate.models.t2t_vit import Block
@@ -58,10 +59,11 @@ def optimize_for_training(model: nn.Module) -> tuple[str, ...]:
     or hooked later go through their layers again. `foveate train` does this itself.
 
     Args:
-        model: of this project, or anything around one (a detector, a segmenter), on its device.
+        model: of this project, or anything around one (a detector, a segmenter), on its device. Where it trains under autocast, call this
+            under it, too, so that no other form is compiled.
     """
     blocks: list[Any] = [module for module in model.modules() if JoinedTrainingBlock.fits(module)]
-    if not blocks or not native_training.can_join(blocks[0].ffn.fc1.weight.dtype):
+    if not blocks or not native_training.can_join(compute_dtype(blocks[0].ffn.fc1.weight)):
         return ()
     for block in blocks:
         JoinedTrainingBlock.join(block)

@@ -100,12 +100,13 @@ class Subject:
     def _formed(self, model: nn.Module) -> nn.Module:
         model.train(self.case.mode == "train")
         if self.case.form == "optimized":
-            steps: Any
+            steps: tuple[str, ...]
             if self.case.mode == "train":
-                steps = optimize_for_training(model)
+                with self._autocast():
+                    steps = optimize_for_training(model)
             else:
                 model = optimize(model)
-                steps = model.optimized
+                steps = model.optimized  # type: ignore[assignment]
             self.facts = Facts(self.facts.parameters, self.facts.macs, steps)
         elif self.case.form == "compiled":
             model.compile()

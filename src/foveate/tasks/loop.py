@@ -166,7 +166,10 @@ class Training:
         return mean
 
     def _explain(self, task: Task, parts: Sequence[Batch]) -> NoReturn:
-        """Run the same parts again with an eye on every module, and stop on every process."""
+        """Run the same parts again with an eye on every module, and stop on every process.
+
+        Joined blocks go through their layers then, which draw other numbers for dropout.
+        """
         self._seed()
         forward = self.wrapped if self.sharded else self._direct(self.model)
         findings = [first_non_finite(self.model, partial(task.loss, forward, part)) for part in parts]

@@ -162,7 +162,7 @@ def bench(
         Case(name, form, mode, own_batch, own_size, dtype, place, threads)
         for own_size, own_batch in product(SIZES if grow == "size" else (size,), BATCHES if grow == "batch" else (batch,))
         for name in models
-        for form in _forms(name, mode, compile=compile, optimize=optimize)
+        for form in _forms(name, mode, place, compile=compile, optimize=optimize)
     ]
     found, problems, ceilings = _measured(cases, rounds)
     rows = tuple(_row(one, ceilings) for one in found)
@@ -191,12 +191,12 @@ def _described(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
-def _forms(model: str, mode: Mode, *, compile: bool, optimize: bool) -> list[Form]:  # noqa: A002
-    """The forms in which a model is measured; only our own can be optimized, and for training only FViT."""
+def _forms(model: str, mode: Mode, device: str, *, compile: bool, optimize: bool) -> list[Form]:  # noqa: A002
+    """The forms in which a model is measured; only our own can be optimized, for training only FViT on processors."""
     forms: list[Form] = ["eager"]
     if compile:
         forms.append("compiled")
-    if optimize and model in list_models("fvit*" if mode == "train" else "*"):
+    if optimize and (model in list_models() if mode == "infer" else model in list_models("fvit*") and device == "cpu"):
         forms.append("optimized")
     return forms
 

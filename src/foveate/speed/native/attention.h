@@ -43,12 +43,22 @@ inline void add_products(
             add_product<TILE_ROWS, 1>(a + r * a_stride, a_stride, b + at, b_stride, depth, c + r * c_stride + at, c_stride);
 }
 
+// Sixteen of the 32 numbers of two rows.
+template <int... PLACES>
+Lanes chosen(Lanes first, Lanes second) {
+#ifdef __clang__
+    return __builtin_shufflevector(first, second, PLACES...);
+#else
+    return __builtin_shuffle(first, second, Truths{PLACES...});
+#endif
+}
+
 // Two rows of a block of numbers after its squares of side STEP beside the diagonal have changed places.
 template <int STEP, int... I>
 void exchange(Lanes& upper, Lanes& lower, std::integer_sequence<int, I...>) {
     const Lanes first = upper, second = lower;
-    upper = __builtin_shufflevector(first, second, (I & STEP ? LANES + I - STEP : I)...);
-    lower = __builtin_shufflevector(first, second, (I & STEP ? LANES + I : I + STEP)...);
+    upper = chosen<(I & STEP ? LANES + I - STEP : I)...>(first, second);
+    lower = chosen<(I & STEP ? LANES + I : I + STEP)...>(first, second);
 }
 
 template <int STEP>
@@ -77,7 +87,8 @@ struct Head {
     void operator()(int first, int last) const {
         static thread_local Scratch scratch[5];
         const int own = filled(width), columns = filled(tokens);
-        float *keys = scratch[0].get(static_cast<std::size_t>(own) * columns), *values = scratch[1].get(static_cast<std::size_t>(own) * columns);
+        const std::size_t whole = static_cast<std::size_t>(own) * columns;
+        float *keys = scratch[0].get(whole), *values = scratch[1].get(whole);
         float *queries = scratch[2].get(QUERIES * own), *weights = scratch[3].get(static_cast<std::size_t>(QUERIES) * columns);
         float* sums = scratch[4].get(QUERIES * own);
         pack_keys(keys, own, columns);
@@ -91,8 +102,10 @@ struct Head {
             add_products(queries, own, keys, columns, rows, own, columns, weights, columns);
             float totals[QUERIES];
             for (int t = 0; t < count; ++t) totals[t] = exponentiate(weights + static_cast<std::size_t>(t) * columns);
-            for (int at = 0; at < tokens; at += DEPTH)
-                add_products(weights + at, columns, values + static_cast<std::size_t>(at) * own, own, rows, std::min(DEPTH, tokens - at), own, sums, own);
+            for (int at = 0; at < tokens; at += DEPTH) {
+                const float* part = values + static_cast<std::size_t>(at) * own;
+                add_products(weights + at, columns, part, own, rows, std::min(DEPTH, tokens - at), own, sums, own);
+            }
             for (int t = 0; t < count; ++t)
                 each(width, [&](int c, auto there) {
                     write(y + static_cast<std::size_t>(begin + t) * y_step + c, load(sums + t * own + c) / totals[t], there);

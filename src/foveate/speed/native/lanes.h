@@ -23,7 +23,7 @@ struct Bfloat16 {
 
 using Number = NUMBER;  // of the maps: float or Bfloat16, named by whoever compiles
 
-enum Activation { NONE = 0, RELU = 1, GELU = 2 };  // as numbered in native_chains.py
+enum Activation { NONE = 0, RELU = 1, GELU = 2 };  // as numbered in native_library.py
 
 inline Lanes load(const float* from) {
     Lanes lanes;
@@ -158,7 +158,7 @@ Response responded(Lanes x) {
 }
 
 // What dropout keeps: numbers that stay are multiplied by `scale`, of 65536 levels `levels` are dropped. Whether a number stays follows
-// from its place alone, so that no mask is kept for the backward pass: its random 32 bits are a hash of the place and two keys.
+// from its place alone (of 32 bits), so that no mask is kept for the backward pass: its random bits are a hash of the place and two keys.
 struct Kept {
     std::uint32_t keys[2], levels;
     float scale;

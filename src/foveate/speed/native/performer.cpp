@@ -21,7 +21,8 @@ extern "C" void perform(const float* response, const float* scales, const float*
     static thread_local Scratch scratch;
     float* memory = scratch.get(size * pictures * parts);
     const auto one = [&](int index) {
-        return Performer{response + 3 * index * picture, scales + static_cast<std::size_t>(index) * tokens, constant, features, width, count};
+        const std::size_t at = static_cast<std::size_t>(index) * tokens;
+        return Performer{response + 3 * at * width, scales + at, constant, features, width, count};
     };
     const auto begin = [=](int part) { return static_cast<int>(static_cast<std::int64_t>(tokens) * part / parts); };
     share(pictures * parts, threads, [&](int task) {

@@ -81,7 +81,8 @@ struct Performer {
         std::fill_n(turned, Gathered::rows(count) * QUERIES, 0.0f);
         for (int begin = first; begin < last; begin += QUERIES) {
             const int tokens = std::min(QUERIES, last - begin);
-            for (int t = 0; t < tokens; ++t) make(begin + t, 0, keys + t * width), make(begin + t, 2, v + static_cast<std::size_t>(begin + t) * width);
+            float* values = v + static_cast<std::size_t>(begin) * width;
+            for (int t = 0; t < tokens; ++t) make(begin + t, 0, keys + t * width), make(begin + t, 2, values + t * width);
             exponents(keys, tokens, phi);
             for (int f = 0; f < count; f += LANES) {
                 Lanes most = load(into.largest + f);
@@ -90,7 +91,7 @@ struct Performer {
             }
             into.raise(largest, count, width);
             exponentiate(phi, tokens, into, turned);
-            add_products(turned, QUERIES, v + static_cast<std::size_t>(begin) * width, width, Gathered::rows(count), tokens, width, into.products, width);
+            add_products(turned, QUERIES, values, width, Gathered::rows(count), tokens, width, into.products, width);
         }
     }
 
@@ -157,7 +158,8 @@ struct PatchScales {
     void operator()(const float* x, float* to) const {
         static thread_local Scratch scratch[2];
         const int out_height = places(height), out_width = places(width);
-        float *sums = scratch[0].get(2 * static_cast<std::size_t>(height) * out_width), *squares = sums + static_cast<std::size_t>(height) * out_width;
+        const std::size_t half = static_cast<std::size_t>(height) * out_width;
+        float *sums = scratch[0].get(2 * half), *squares = sums + half;
         float *line = scratch[1].get(2 * static_cast<std::size_t>(width)), *line_squares = line + width;
         for (int row = 0; row < height; ++row) {
             add_up(x + static_cast<std::size_t>(row) * width * channels, line, line_squares);

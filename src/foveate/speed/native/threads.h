@@ -2,7 +2,9 @@
 
 #pragma once
 
+#include <algorithm>
 #include <atomic>
+#include <cstdint>
 
 // The entry of GNU's OpenMP library that compilers call: PyTorch's own threads do the work, whichever compiler this is.
 extern "C" void GOMP_parallel(void (*function)(void*), void* data, unsigned threads, unsigned flags);
@@ -22,6 +24,16 @@ void share(int count, int threads, const Task& task) {
         for (int index = own.next++; index < own.count; index = own.next++) (*own.task)(index);
     };
     GOMP_parallel(run, &work, threads, 0);
+}
+
+// In how many parts rows are shared out: about four for each thread.
+inline int row_parts(std::int64_t rows, int threads) { return static_cast<int>(std::min<std::int64_t>(rows, 4 * threads)); }
+
+// `task(part, first, last)` for every part of the rows.
+template <typename Task>
+void share_rows(std::int64_t rows, int threads, const Task& task) {
+    const int parts = row_parts(rows, threads);
+    share(parts, threads, [&](int part) { task(part, rows * part / parts, rows * (part + 1) / parts); });
 }
 
 }  // namespace

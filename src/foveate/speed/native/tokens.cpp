@@ -3,17 +3,6 @@
 #include "attention.h"
 #include "threads.h"
 
-namespace {
-
-// Rows in about four parts for each thread: `task(first, last)`.
-template <typename Task>
-void share_rows(std::int64_t rows, int threads, const Task& task) {
-    const std::int64_t parts = std::min<std::int64_t>(rows, 4 * threads);
-    share(static_cast<int>(parts), threads, [&](int part) { task(rows * part / parts, rows * (part + 1) / parts); });
-}
-
-}  // namespace
-
 // Sizes are B, T, D, heads; biases of queries, keys and values, (3, heads, d filled up).
 extern "C" void attend(const Number* qkv, Number* y, const std::int64_t* sizes, const float* bias, float scale, int threads) {
     const int pictures = sizes[0], tokens = sizes[1], channels = sizes[2], heads = sizes[3], width = channels / heads, own = filled(width);
@@ -30,12 +19,12 @@ extern "C" void attend(const Number* qkv, Number* y, const std::int64_t* sizes, 
     });
 }
 
-// `s = x + product + bias`; `normal = norm(s)`, and `s + later_bias` in the place of the product. Without a product `normal = norm(x)` alone.
-// Sizes are rows, D; biases (D filled up,).
-extern "C" void add_norm(const Number* x, Number* product, Number* normal, const std::int64_t* sizes, const float* bias,
-                         const float* later_bias, float eps, int threads) {
+// `s = x + product + bias`; `normal = norm(s)`, and `s + later_bias` to y, which may be the product. Without a product `normal = norm(x)`.
+template <typename Stream>
+void add_norm_of(const Stream* x, const Number* product, Stream* y, Number* normal, const std::int64_t* sizes, const float* bias,
+                 const float* later_bias, float eps, int threads) {
     const int channels = sizes[1], stride = filled(channels);
-    share_rows(sizes[0], threads, [&](std::int64_t first, std::int64_t last) {
+    share_rows(sizes[0], threads, [&](int, std::int64_t first, std::int64_t last) {
         static thread_local Scratch scratch;
         float* pixel = scratch.get(stride);
         for (std::int64_t at = first * channels; at < last * channels; at += channels) {
@@ -43,7 +32,7 @@ extern "C" void add_norm(const Number* x, Number* product, Number* normal, const
                 Lanes lanes = read(x + at + c, there);
                 if (product) {
                     lanes += read(product + at + c, there) + load(bias + c);
-                    write(product + at + c, lanes + load(later_bias + c), there);
+                    write(y + at + c, lanes + load(later_bias + c), there);
                 }
                 store(pixel + c, lanes);
             });
@@ -53,10 +42,21 @@ extern "C" void add_norm(const Number* x, Number* product, Number* normal, const
     });
 }
 
+// Sizes are rows, D; biases (D filled up,). x and y have the products' number format, or are float32.
+extern "C" void add_norm(const Number* x, const Number* product, Number* y, Number* normal, const std::int64_t* sizes, const float* bias,
+                         const float* later_bias, float eps, int threads) {
+    add_norm_of(x, product, y, normal, sizes, bias, later_bias, eps, threads);
+}
+
+extern "C" void add_norm_float(const float* x, const Number* product, float* y, Number* normal, const std::int64_t* sizes,
+                               const float* bias, const float* later_bias, float eps, int threads) {
+    add_norm_of(x, product, y, normal, sizes, bias, later_bias, eps, threads);
+}
+
 // `GELU(hidden + bias)` in place. Sizes are rows, hidden channels; bias (channels filled up,).
 extern "C" void activate(Number* hidden, const std::int64_t* sizes, const float* bias, int threads) {
     const int channels = sizes[1];
-    share_rows(sizes[0], threads, [&](std::int64_t first, std::int64_t last) {
+    share_rows(sizes[0], threads, [&](int, std::int64_t first, std::int64_t last) {
         for (std::int64_t at = first * channels; at < last * channels; at += channels)
             each(channels, [&](int c, auto there) {
                 write(hidden + at + c, activated<GELU>(read(hidden + at + c, there) + load(bias + c)), there);

@@ -1,4 +1,4 @@
-// The chains for training, as native_gradients.py calls them: weights come and gradients go in PyTorch's own layouts, float32.
+// The chains for training, as native_training.py calls them: weights come and gradients go in PyTorch's own layouts, float32.
 
 #include "filter_gradients.h"
 #include "mix_gradients.h"
@@ -55,7 +55,8 @@ Groups groups_of(const std::int64_t* sizes, const float* const* weights, Scratch
     const int channels = sizes[3], groups = sizes[4], untouched = sizes[5], filters = groups - untouched, width = channels / groups;
     Packed packed(scratch, groups + 10 * filters, width);
     Groups of = {};
-    of.height = sizes[1], of.width = sizes[2], of.channels = channels, of.groups = groups, of.untouched = untouched, of.stride = filled(width);
+    of.height = sizes[1], of.width = sizes[2], of.channels = channels;
+    of.groups = groups, of.untouched = untouched, of.stride = filled(width);
     of.entering = packed.add(weights[0]);
     for (int group = 1; group < groups; ++group) packed.add(weights[0] + group * width);
     for (int i = 0; i < filters; ++i) {
@@ -131,14 +132,14 @@ extern "C" void filter_gradients_of_all(const Number* entering, Number* inner, N
 extern "C" void add_residual(const Number* x, Number* product, const std::int64_t* sizes, const float* bias, const std::int64_t* dropped,
                              float scale, const float* factors, int threads) {
     const int channels = sizes[2];
-    const std::size_t picture = static_cast<std::size_t>(sizes[1]) * channels;
     const Kept kept = kept_of(dropped, scale);
-    share(sizes[0], threads, [&](int index) {
-        for (std::size_t at = index * picture; at < (index + 1) * picture; at += channels)
+    share_rows(sizes[0] * sizes[1], threads, [&](int, std::int64_t first, std::int64_t last) {
+        for (std::int64_t row = first; row < last; ++row)
             each(channels, [&](int c, auto there) {
-                Lanes lanes = (read(product + at + c, there) + read(bias + c, there)) * factors[index];
-                if (kept.levels) lanes *= kept(at + c);
-                write(product + at + c, lanes + read(x + at + c, there), there);
+                const std::size_t at = row * channels + c;
+                Lanes lanes = (read(product + at, there) + read(bias + c, there)) * factors[row / sizes[1]];
+                if (kept.levels) lanes *= kept(dropped[3] + at);
+                write(product + at, lanes + read(x + at, there), there);
             });
     });
 }
@@ -147,20 +148,19 @@ extern "C" void add_residual(const Number* x, Number* product, const std::int64_
 extern "C" void residual_gradients(const Number* gradient, Number* to_product, const std::int64_t* sizes, const std::int64_t* dropped,
                                    float scale, const float* factors, float* to_bias, int threads) {
     static thread_local Scratch scratch;
-    const int pictures = sizes[0], channels = sizes[2], stride = filled(channels), parts = parts_of(pictures, threads);
-    const std::size_t picture = static_cast<std::size_t>(sizes[1]) * channels;
+    const int channels = sizes[2], stride = filled(channels), parts = row_parts(sizes[0] * sizes[1], threads);
     const Kept kept = kept_of(dropped, scale);
     float* sums = scratch.get(static_cast<std::size_t>(stride) * parts);
     std::fill_n(sums, static_cast<std::size_t>(stride) * parts, 0.0f);
-    share(parts, threads, [&](int part) {
-        for (int index = pictures * part / parts; index < pictures * (part + 1) / parts; ++index)
-            for (std::size_t at = index * picture; at < (index + 1) * picture; at += channels)
-                each(channels, [&](int c, auto there) {
-                    Lanes lanes = read(gradient + at + c, there) * factors[index];
-                    if (kept.levels) lanes *= kept(at + c);
-                    write(to_product + at + c, lanes, there);
-                    add(sums + static_cast<std::size_t>(part) * stride + c, lanes);
-                });
+    share_rows(sizes[0] * sizes[1], threads, [&](int part, std::int64_t first, std::int64_t last) {
+        for (std::int64_t row = first; row < last; ++row)
+            each(channels, [&](int c, auto there) {
+                const std::size_t at = row * channels + c;
+                Lanes lanes = read(gradient + at, there) * factors[row / sizes[1]];
+                if (kept.levels) lanes *= kept(dropped[3] + at);
+                write(to_product + at, lanes, there);
+                add(sums + static_cast<std::size_t>(part) * stride + c, lanes);
+            });
     });
     collect(sums, parts, stride);
     add_sums(sums, 1, channels, stride, to_bias);

@@ -1,0 +1,95 @@
+"""What native code can take in a module's place: its layers as they were made, plain tensors on the processor, nobody watching."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+
+from foveate.layers.dropout import Dropout
+from foveate.layers.feedforward import MultiPathFeedForward
+from foveate.layers.position import ConvPositionEmbedding
+from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
+from foveate.speed.native_library import FORMATS
+
+
+def are_chains(block: Any, mixer: type[nn.Module]) -> bool:
+    """Whether an FViT block's layers are of the kinds and shapes that the chains compute, with this mixer, and as they were made.
+
+    Its later norm is left to the caller.
+    """
+    kinds = (block.position, ConvPositionEmbedding), (block.mixer, mixer), (block.ffn, MultiPathFeedForward)
+    paths = (block.drop_path1, DropPath), (block.drop_path2, DropPath)
+    if not all(is_untouched(module, kind) for module, kind in (*kinds, *paths)):
+        return False
+    ffn = block.ffn
+    layers = block.norm1, ffn.fc1, *ffn.paths, ffn.fc2
+    if not is_untouched(ffn.drop, Dropout) or not all(map(is_plain, layers)) or not all(map(_is_filter, (block.position, *ffn.paths))):
+        return False
+    return all(layer.bias is not None for layer in (block.position, *layers)) and _agree(block)
+
+
+def _is_filter(convolution: nn.Conv2d) -> bool:
+    """Whether a convolution is depthwise, 3x3, with zeros around the map."""
+    around = convolution.kernel_size == (3, 3) and convolution.padding == (1, 1) and convolution.padding_mode == "zeros"
+    return around and convolution.stride == convolution.dilation == (1, 1) and convolution.weight.shape[1:] == (1, 3, 3)
+
+
+def _agree(block: Any) -> bool:
+    """Whether the shapes of a block's weights fit one another: the layers would say what is wrong, native code would read on."""
+    width, ffn = len(block.position.weight), block.ffn
+    hidden, groups = len(ffn.fc1.weight), ffn.num_paths
+    group = hidden // groups
+    filters = block.mixer.bias, getattr(block.mixer, "weight", None)
+    if any(tensor is not None and len(tensor) not in (1, width) for tensor in filters):
+        return False
+    channels = getattr(block.mixer, "channels", width), len(block.norm1.weight), len(block.norm1.bias), len(block.position.bias)
+    if any(number != width for number in channels) or hidden % groups or len(ffn.paths) > groups:
+        return False
+    linears = ffn.fc1.weight.shape == (hidden, width) and ffn.fc2.weight.shape == (width, hidden)
+    biases = len(ffn.fc1.bias) == hidden and len(ffn.fc2.bias) == width
+    return linears and biases and all(len(path.weight) == len(path.bias) == group for path in ffn.paths)
+
+
+def is_recorded() -> bool:
+    """Whether somebody compiles, exports or traces what a module does, and so wants to see its layers."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+
+
+def are_for_chains(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether weights are on the processor, in number formats that native code knows."""
+    return all(parameter.device.type == "cpu" and parameter.dtype in FORMATS for parameter in parameters)
+
+
+def records_gradients(x: Tensor, parameters: list[nn.Parameter]) -> bool:
+    """Whether somebody may want gradients through a block."""
+    return torch.is_grad_enabled() and (x.requires_grad or any(parameter.requires_grad for parameter in parameters))
+
+
+def is_for_chains(x: Tensor, parameters: list[nn.Parameter]) -> bool:
+    """Whether native code can take a block's input beside its weights: plain tensors on the processor, of its number formats, unwatched."""
+    if type(x) is not Tensor or x.device.type != "cpu" or not x.numel() or not are_for_chains(parameters):
+        return False
+    weight = parameters[0]
+    if not torch.is_autocast_enabled("cpu") and x.dtype != weight.dtype:
+        return False
+    return compute_dtype(weight) in FORMATS and not _is_watched()
+
+
+def _is_watched() -> bool:
+    """Whether somebody wants to see every layer or operation: hooks on all modules, derivatives, transforms."""
+    if _has_any_global_hook() or torch.autograd.forward_ad._current_level >= 0:
+        return True
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def kept_packed(block: Any, parameters: list[nn.Parameter], setting: object, pack: Callable[[], Any]) -> Any:
+    """What `pack` makes of a block's weights, made anew where a parameter or the setting has changed, or where nobody can know."""
+    if any(parameter.is_inference() for parameter in parameters):
+        return pack()
+    state = (setting, *((parameter.data_ptr(), parameter._version) for parameter in parameters))
+    if block.packed is None or block.packed[0] != state:
+        block.packed = (state, pack())
+    return block.packed[1]

@@ -86,7 +86,11 @@ def _is_watched() -> bool:
 
 
 def kept_packed(block: Any, parameters: list[nn.Parameter], setting: object, pack: Callable[[], Any]) -> Any:
-    """What `pack` makes of a block's weights, made anew where a parameter or the setting has changed, or where nobody can know."""
+    """What `pack` makes of a block's weights, made anew where a parameter or the setting has changed, or where nobody can know.
+
+    Blocks are packed when they are joined: small tensors that are made between the large ones of a forward pass, and stay, would break up
+    the free memory in which the next large ones have to find their place (T2T-ViT-14, batch 16: a peak of up to 580 instead of 300 MiB).
+    """
     if any(parameter.is_inference() for parameter in parameters):
         return pack()
     state = (setting, *((parameter.data_ptr(), parameter._version) for parameter in parameters))

@@ -52,12 +52,13 @@ class JoinedTokenPerformer(TokenPerformer):
         """Makes a layer that fits one of these."""
         layer.__class__ = cls
         layer.packed = None
+        layer._packed(list(layer.parameters()))
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         parameters = list(self.parameters())
         if is_recorded() or not _is_joinable(self) or not self._takes(x_bchw, parameters):
             return super().forward(x_bchw)
-        weights: Weights = kept_packed(self, parameters, None, self._weights)
+        weights = self._packed(parameters)
         with torch.autocast("cpu", enabled=False):
             x_bchw = x_bchw.float().contiguous(memory_format=torch.channels_last)
             padding = soft_split_padding(self.kernel, self.stride)
@@ -74,6 +75,10 @@ class JoinedTokenPerformer(TokenPerformer):
         if x.dim() != 4 or x.shape[1] * self.kernel**2 != self.kqv.in_features or records_gradients(x, parameters):
             return False
         return is_for_chains(x, parameters) and _is_float32(self) and self.can_join(torch.float32)
+
+    def _packed(self, parameters: list[nn.Parameter]) -> Weights:
+        packed: Weights = kept_packed(self, parameters, None, self._weights)
+        return packed
 
     def _weights(self) -> Weights:
         filters, constant = centred_filters(self.norm1.weight, self.norm1.bias, self.kqv.weight, self.kqv.bias, self.kernel)

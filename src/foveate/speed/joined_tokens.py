@@ -51,20 +51,20 @@ class JoinedTokenBlock(Block):
         """Makes a block that fits one of these."""
         block.__class__ = cls
         block.packed = None
+        block._packed(list(block.parameters()))
 
     def forward(self, x: Tensor) -> Tensor:
         parameters = list(self.parameters())
         if is_recorded() or not _is_joinable(self) or not self._takes(x, parameters):
             return super().forward(x)
-        biases: Biases = kept_packed(self, parameters, self.attn.num_heads, self._biases)
+        biases = self._packed(parameters)
         dtype = compute_dtype(self.attn.proj.weight)
         qkv, proj, fc1, fc2 = (layer.weight.to(dtype) for layer in (self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2))
         with torch.autocast("cpu", enabled=False):
             x = (x if x.dtype in (dtype, torch.float32) else x.float()).contiguous()
-            mixed = F.linear(native.norm(x, self.norm1.eps, dtype), qkv)
-            scale = (proj.shape[1] // self.attn.num_heads) ** -0.5
-            product = F.linear(native.attend(mixed, self.attn.num_heads, biases.qkv, scale), proj)
-            y, normal = native.add_norm(x, product, (biases.proj, biases.fc2), self.norm2.eps)
+            heads, scale = self.attn.num_heads, (proj.shape[1] // self.attn.num_heads) ** -0.5
+            attended = native.attend(F.linear(native.norm(x, self.norm1.eps, dtype), qkv), heads, biases.qkv, scale)
+            y, normal = native.add_norm(x, F.linear(attended, proj), (biases.proj, biases.fc2), self.norm2.eps)
             hidden = F.linear(normal, fc1)
             native.activate(hidden, biases.fc1)
             if y.dtype != dtype:
@@ -76,6 +76,10 @@ class JoinedTokenBlock(Block):
         if x.dim() != 3 or x.shape[-1] != self.attn.proj.in_features or records_gradients(x, parameters):
             return False
         return is_for_chains(x, parameters) and native.can_join(compute_dtype(self.attn.proj.weight))
+
+    def _packed(self, parameters: list[nn.Parameter]) -> Biases:
+        packed: Biases = kept_packed(self, parameters, self.attn.num_heads, self._biases)
+        return packed
 
     def _biases(self) -> Biases:
         qkv, width = self.attn.qkv, self.attn.proj.in_features // self.attn.num_heads

@@ -44,12 +44,13 @@ class JoinedBlock(BionicFocalVisionBlock):
         """Makes a block that fits one of these."""
         block.__class__ = cls
         block.packed = None
+        block._packed(list(block.parameters()))
 
     def forward(self, x: Tensor) -> Tensor:
         parameters = list(self.parameters())
         if is_recorded() or not _is_joinable(self) or not self._takes(x, parameters):
             return super().forward(x)
-        mixing, filtering = kept_packed(self, parameters, self.token_order, self._weights)
+        mixing, filtering = self._packed(parameters)
         dtype = compute_dtype(self.ffn.fc1.weight)
         rows, columns = self.ffn.fc1.weight.to(dtype), self.ffn.fc2.weight.to(dtype)
         pictures = max(1, HIDDEN_NUMBERS // (x.shape[1] * x.shape[2] * len(rows)))
@@ -66,8 +67,11 @@ class JoinedBlock(BionicFocalVisionBlock):
             return False
         return is_for_chains(x, parameters) and can_join(compute_dtype(self.ffn.fc1.weight))
 
-    def _weights(self) -> tuple[MixingWeights, FilteringWeights]:
-        return _mixing_weights(self), _filtering_weights(self.ffn)
+    def _packed(self, parameters: list[nn.Parameter]) -> tuple[MixingWeights, FilteringWeights]:
+        packed: tuple[MixingWeights, FilteringWeights] = kept_packed(
+            self, parameters, self.token_order, lambda: (_mixing_weights(self), _filtering_weights(self.ffn))
+        )
+        return packed
 
 
 def _is_joinable(block: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import foveate
 from foveate.layers.soft_split import soft_split_padding
@@ -14,7 +14,7 @@ from foveate.layers.token_layers import TokenPerformer, orthogonal_features, per
 from foveate.speed import native_performer
 from foveate.speed.folding import fold_norm
 from foveate.speed.joined_performer import JoinedTokenPerformer
-from foveate.speed.native_performer import can_join, perform, scale_patches
+from foveate.speed.native_performer import can_join, patch_scales, perform
 
 pytestmark = pytest.mark.skipif(not can_join(), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 
@@ -64,7 +64,7 @@ def test_scales_are_inverse_deviations_of_patches(shape: tuple[int, ...], kernel
     x = random_map(*shape) + 2
     patches = F.unfold(x.double(), kernel, padding=soft_split_padding(kernel, stride), stride=stride)
     expected = (patches.var(dim=1, unbiased=False) + 1e-5).rsqrt()
-    found = scale_patches(x.permute(0, 2, 3, 1).contiguous(), kernel, stride, 1e-5)
+    found = patch_scales(x.permute(0, 2, 3, 1).contiguous(), kernel, stride, 1e-5)
     torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-4)
 
 
@@ -104,6 +104,37 @@ def test_weights_that_change_are_taken_up() -> None:
         model.kqv.bias.add_(0.5)
         model.random_features.mul_(0.9)
     torch.testing.assert_close(fast(x), layer(x), atol=3e-5, rtol=3e-5)
+
+
+class Doubled(nn.Module):
+    """Another MLP, without the parts of ours."""
+
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        return 2 * norm(x)
+
+
+def test_a_replaced_mlp_is_called() -> None:
+    layer, x = make_layer(), random_map(2, 5, 8, 9)
+    fast = joined(layer)
+    fast.mlp, layer.mlp = Doubled().eval(), Doubled().eval()
+    assert torch.equal(fast(x), layer(x))
+    assert not JoinedTokenPerformer.fits(layer)
+
+
+def test_a_bias_of_another_length_is_taken_as_by_the_layer() -> None:
+    layer, x = make_layer(), random_map(2, 5, 8, 9)
+    fast = joined(layer)
+    for model in (fast, layer):
+        model.mlp.fc2.bias = nn.Parameter(torch.ones(1), requires_grad=False)  # broadcast
+    assert torch.equal(fast(x), layer(x))
+
+
+def test_copies_views_and_what_is_no_number() -> None:
+    layer, wide = make_layer(), random_map(2, 5, 8, 18)
+    fast, x = joined(layer), random_map(2, 5, 8, 18)[..., ::2]
+    torch.testing.assert_close(copy.deepcopy(fast)(x), layer(x), atol=3e-5, rtol=3e-5)
+    wide[0, 2, 3, 4] = float("nan")
+    assert torch.equal(fast(wide).isnan(), layer(wide).isnan())
 
 
 @pytest.mark.parametrize("change", ["hook", "float64", "gradients", "dropout"])

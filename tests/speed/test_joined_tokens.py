@@ -153,6 +153,15 @@ def test_a_whole_model_in_bfloat16_is_no_worse_than_by_its_layers() -> None:
     assert (found - exact).norm() < 1.2 * (by_layers - exact).norm()
 
 
+def test_an_optimized_model_may_be_changed_and_optimized_again() -> None:
+    once = foveate.optimize(foveate.create_model("t2t_vit_7", depth=2, num_classes=5).eval())
+    once.blocks[0].mlp.fc2 = nn.Sequential(once.blocks[0].mlp.fc2)
+    x = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(foveate.optimize(once)(x), once(x), atol=1e-4, rtol=1e-4)
+    for dtype in (torch.float64, torch.float16):
+        assert foveate.optimize(copy.deepcopy(once).to(dtype))(x.to(dtype)).dtype == dtype
+
+
 def test_blocks_with_other_attention_are_left_alone() -> None:
     for name in ("t2t_vit_14_se", "t2t_vit_16_ghost"):
         model = foveate.optimize(foveate.create_model(name, depth=1).eval(), compile=False)

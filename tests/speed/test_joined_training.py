@@ -264,6 +264,8 @@ def test_the_backbone_of_a_segmenter_is_joined_too() -> None:
 
 
 def test_models_without_such_blocks_stay() -> None:
+    with torch.autocast("cpu", torch.float16):
+        assert foveate.optimize_for_training(foveate.create_model("fvit_tiny", **SMALL)) == ()
     assert foveate.optimize_for_training(foveate.create_model("t2t_vit_7")) == ()
     assert foveate.optimize_for_training(foveate.create_model("fvit_tiny", **SMALL).double()) == ()
 

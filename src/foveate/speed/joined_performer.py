@@ -63,7 +63,7 @@ class JoinedTokenPerformer(TokenPerformer):
             x_bchw = x_bchw.float().contiguous(memory_format=torch.channels_last)
             padding = soft_split_padding(self.kernel, self.stride)
             response = F.conv2d(x_bchw, weights.filters, stride=self.stride, padding=padding).permute(0, 2, 3, 1).flatten(1, 2)
-            scales = native_performer.scale_patches(x_bchw.permute(0, 2, 3, 1), self.kernel, self.stride, self.norm1.eps)
+            scales = native_performer.patch_scales(x_bchw.permute(0, 2, 3, 1), self.kernel, self.stride, self.norm1.eps)
             y, v = native_performer.perform(response.contiguous(), scales, weights.constant, weights.features)
             y, normal = native_tokens.add_norm(v, F.linear(y, self.proj.weight), (weights.proj, weights.fc2), self.norm2.eps)
             hidden = F.linear(normal, self.mlp.fc1.weight)
@@ -80,6 +80,7 @@ class JoinedTokenPerformer(TokenPerformer):
         packed: Weights = kept_packed(self, parameters, None, self._weights)
         return packed
 
+    @torch.no_grad()
     def _weights(self) -> Weights:
         filters, constant = centred_filters(self.norm1.weight, self.norm1.bias, self.kqv.weight, self.kqv.bias, self.kernel)
         layers: list[Any] = [self.proj, self.mlp.fc1, self.mlp.fc2]
@@ -89,10 +90,10 @@ class JoinedTokenPerformer(TokenPerformer):
 
 def _is_joinable(layer: Any) -> bool:
     """Whether a layer's parts are in evaluation, of the kinds that the native code computes, and as they were made."""
-    parts = (layer.mlp, Mlp), (layer.drop, Dropout), (layer.mlp.inner_drop, Dropout), (layer.mlp.drop, Dropout)
-    if not all(is_untouched(module, kind) and not module.training for module, kind in parts):
+    if not is_untouched(layer.mlp, Mlp) or not is_untouched(layer.norm2, nn.LayerNorm) or layer.norm2.weight is not None:
         return False
-    if not is_untouched(layer.norm2, nn.LayerNorm) or layer.norm2.weight is not None or layer.norm1.bias is None:
+    drops = layer.drop, layer.mlp.inner_drop, layer.mlp.drop
+    if layer.mlp.training or not all(is_untouched(drop, Dropout) and not drop.training for drop in drops):
         return False
     linears = layer.kqv, layer.proj, layer.mlp.fc1, layer.mlp.fc2
     return all(is_plain(part) and part.bias is not None for part in (layer.norm1, *linears)) and _agree(layer)
@@ -102,9 +103,11 @@ def _agree(layer: Any) -> bool:
     """Whether the shapes of a layer's weights fit one another, in whole groups of `LANES` where the native code asks for them."""
     (count, width), patch, hidden = layer.random_features.shape, layer.kqv.in_features, len(layer.mlp.fc1.weight)
     shapes = layer.kqv.weight.shape, layer.proj.weight.shape, layer.mlp.fc1.weight.shape, layer.mlp.fc2.weight.shape
-    if shapes != ((3 * width, patch), (width, width), (hidden, width), (width, hidden)) or len(layer.norm1.weight) != patch:
+    if shapes != ((3 * width, patch), (width, width), (hidden, width), (width, hidden)) or layer.norm2.normalized_shape != (width,):
         return False
-    return count % LANES == width % LANES == 0
+    biases = layer.kqv.bias, layer.proj.bias, layer.mlp.fc1.bias, layer.mlp.fc2.bias, layer.norm1.weight, layer.norm1.bias
+    lengths = tuple(map(len, biases)) == (3 * width, width, hidden, width, patch, patch)
+    return lengths and count % LANES == width % LANES == 0
 
 
 def _is_float32(layer: nn.Module) -> bool:

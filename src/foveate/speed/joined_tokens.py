@@ -107,6 +107,8 @@ def _agree(block: Any) -> bool:
     """Whether the shapes of a block's weights fit one another: the layers would say what is wrong, native code would read on."""
     qkv, (proj, fc1, fc2) = block.attn.qkv, (block.attn.proj, block.mlp.fc1, block.mlp.fc2)
     width, hidden = len(proj.weight), len(fc1.weight)
+    if not block.norm1.normalized_shape == block.norm2.normalized_shape == (width,):
+        return False
     products = qkv.weight.shape == (3 * width, width) and proj.weight.shape == (width, width)
     products = products and fc1.weight.shape == (hidden, width) and fc2.weight.shape == (width, hidden)
     biases = len(proj.bias) == len(fc2.bias) == width and len(fc1.bias) == hidden and (qkv.bias is None or len(qkv.bias) == 3 * width)

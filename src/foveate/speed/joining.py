@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import BakedGaborFilter
-from foveate.layers.recomputing import compute_dtype, is_untouched
+from foveate.layers.recomputing import compute_dtype
 from foveate.models.fvit import BionicFocalVisionBlock
 from foveate.speed.joinable import are_chains, are_for_chains, is_for_chains, is_recorded, kept_packed, records_gradients
 from foveate.speed.native_chains import FilteringWeights, MixingWeights, can_join, filter_groups, mix
@@ -22,7 +22,7 @@ class JoinedBlock(BionicFocalVisionBlock):
     """The block's equation with everything between its matrix products joined: (B, H, W, C) -> (B, H, W, C).
 
     A block becomes one by `join`; names of modules and parameters stay, and weights that change are taken up (not those changed through
-    `.data`, which nobody can see). What the chains are not made for goes through the block's own layers: other devices, number formats
+    `.data`, see `kept_packed`). What the chains are not made for goes through the block's own layers: other devices, number formats
     other than float32 and bfloat16 (autocast's counts), gradients, training, dropout in evaluation, tracing, compiling, counting, and
     layers that somebody has hooked or replaced.
     """
@@ -76,7 +76,7 @@ class JoinedBlock(BionicFocalVisionBlock):
 
 def _is_joinable(block: Any) -> bool:
     """Whether a block's layers are in evaluation, and what the chains compute, its later norm folded into the feed-forward."""
-    if not are_chains(block, BakedGaborFilter) or not is_untouched(block.norm2, nn.LayerNorm) or block.norm2.weight is not None:
+    if not are_chains(block, BakedGaborFilter) or block.norm2.weight is not None:
         return False
     quiet = block.position, block.mixer, block.ffn, block.ffn.drop, block.drop_path1, block.drop_path2
     return not any(module.training for module in quiet)

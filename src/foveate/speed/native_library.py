@@ -37,7 +37,7 @@ _logger = logging.getLogger(__name__)
 
 def has_library(name: str, dtype: torch.dtype) -> bool:
     """Whether the file `name` of `native/` could be compiled here for maps in this number format; the first call does it."""
-    return _compiled(name, FORMATS[dtype]) is not None
+    return dtype in FORMATS and _compiled(name, FORMATS[dtype]) is not None
 
 
 def function(library: str, name: str, dtype: torch.dtype) -> Any:

@@ -1,6 +1,6 @@
 """The token layers of T2T-ViT for inference: the functions of `native/performer.cpp` on tensors, all float32 and contiguous.
 
-Neither the patches, nor their means, nor the scaled keys, queries and values are ever whole in memory.
+Neither the patches, nor their means, nor the scaled keys and queries are ever whole in memory.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ def can_join() -> bool:
     return has_library(LIBRARY, torch.float32)
 
 
-def scale_patches(x_bhwc: Tensor, kernel: int, stride: int, eps: float) -> Tensor:
+def patch_scales(x_bhwc: Tensor, kernel: int, stride: int, eps: float) -> Tensor:
     """`1 / sqrt(variance + eps)` of every overlapping patch of a soft split, its zeros around the map included: (B, T)."""
     padding = soft_split_padding(kernel, stride)
     height, width = ((side + 2 * padding - kernel) // stride + 1 for side in x_bhwc.shape[1:3])

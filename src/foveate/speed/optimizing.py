@@ -30,9 +30,10 @@ def optimize(model: nn.Module, *, compile: bool = True) -> nn.Module:  # noqa: A
 
     What was done is logged as information and stands in the copy's `optimized`. Outputs differ from the model's by rounding alone. The copy
     cannot be trained, nor its weights saved for one that can; it takes pictures of any size as before. On processors the blocks of FViT and
-    T2T-ViT run in C++ compiled within seconds, once per process, see `JoinedBlock` and `JoinedTokenBlock`, and nothing else is compiled.
-    Any other model (and these where PyTorch brings no GNU OpenMP) is compiled by torch.compile, which takes minutes, and the first picture
-    of each new size waits for it again. Bring the model to its device and number format first.
+    T2T-ViT and the latter's token layers run in C++ compiled within seconds, once per process, see `JoinedBlock`, `JoinedTokenBlock` and
+    `JoinedTokenPerformer`, and nothing else is compiled. Any other model (and these where PyTorch brings no GNU OpenMP) is compiled by
+    torch.compile, which takes minutes, and the first picture of each new size waits for it again. Bring the model to its device and number
+    format first.
 
     Args:
         model: of this project, or anything around one (a detector, a segmenter): what it holds of FViT and T2T-ViT is rewritten. It is
@@ -95,7 +96,7 @@ def _fold_norms(model: nn.Module) -> str:
         elif isinstance(module, Block):
             pairs = [(module.norm1, getattr(module.attn, "qkv", None)), (module.norm2, getattr(module.mlp, "fc1", None))]
         elif isinstance(module, TokenPerformer):
-            pairs = [(module.norm2, module.mlp.fc1)]
+            pairs = [(module.norm2, getattr(module.mlp, "fc1", None))]
         else:
             continue
         for norm, linear in pairs:
@@ -124,11 +125,13 @@ def _join(model: nn.Module) -> str:
     """What had been joined before is counted once more."""
     counts = {}
     for kind in (*BLOCKS, JoinedTokenPerformer):
-        blocks: list[Any] = [module for module in model.modules() if isinstance(module, kind) or kind.fits(module)]
-        if blocks and kind.can_join(next(blocks[0].parameters()).dtype):
-            for block in blocks:
+        fitting: list[Any] = [module for module in model.modules() if kind.fits(module)]
+        if fitting and kind.can_join(next(fitting[0].parameters()).dtype):
+            for block in fitting:
                 kind.join(block)
-            counts[kind.KIND] = len(blocks)
+        count = sum(isinstance(module, kind) for module in model.modules())
+        if count:
+            counts[kind.KIND] = count
     return "; ".join(f"{count} {words}" for words, count in counts.items())
 
 

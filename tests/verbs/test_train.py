@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -186,10 +187,12 @@ def test_a_long_training_is_joined_and_goes_on_to_the_bit_too(tiny, tmp_path, mo
     assert same(load_file(whole.weights), load_file(cut.weights))
     assert evaluate(cut.path, settings.data).figures == evaluate(whole.path, settings.data).figures
 
-    monkeypatch.setattr(module, "MANY_STEPS", 11)
-    capsys.readouterr()
-    train(replace(settings, out=tmp_path / "short"))
-    assert "joined" not in capsys.readouterr().err
+
+@pytest.mark.parametrize(("steps", "changes"), [(99, {}), (100, {"compile": True}), (100, {"strategy": "fsdp"})])
+def test_a_short_training_and_one_that_is_compiled_or_sharded_is_not_joined(steps, changes):
+    """Asked for nothing of its model, which so may be none."""
+    fabric, stream = SimpleNamespace(device=torch.device("cpu")), SimpleNamespace(total_steps=steps)
+    module._speed_up(fabric, replace(TrainSettings(), **changes), None, stream, None)
 
 
 def test_an_interrupted_training_keeps_its_last_step_and_goes_on_to_the_bit(ten_steps, tmp_path):

@@ -1,6 +1,6 @@
 """What native code can take in a module's place: its layers as they were made, plain tensors on the processor, nobody watching."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -85,17 +85,40 @@ def _is_watched() -> bool:
     return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def kept_packed(block: Any, parameters: list[nn.Parameter], setting: object, pack: Callable[[], Any]) -> Any:
-    """What `pack` makes of a block's weights, made anew where a parameter or the setting has changed, or where nobody can know.
+class Packed:
+    """A module that native code has taken the place of, by `join`, and its weights as that code reads them."""
 
-    Blocks are packed when they are joined: small tensors that are made between the large ones of a forward pass, and stay, would break up
-    the free memory in which the next large ones have to find their place (T2T-ViT-14, batch 16: a peak of 360 to 580 MiB instead of 280 to
-    310).
-    Not seen: weights changed through `.data`, or given other numbers in the very memory of the old ones, as by two conversions in a row.
-    """
-    if any(parameter.is_inference() for parameter in parameters):
-        return pack()
-    state = (setting, *((parameter.data_ptr(), parameter._version) for parameter in parameters))
-    if block.packed is None or block.packed[0] != state:
-        block.packed = (state, pack())
-    return block.packed[1]
+    packed: tuple[object, Any] | None
+
+    @classmethod
+    def join(cls, module: Any) -> None:
+        """Makes a module that fits one of these.
+
+        Its weights are packed at once: small tensors that are made between the large ones of a forward pass, and stay, would break up the
+        free memory in which the next large ones have to find their place (T2T-ViT-14, batch 16: a peak of 360 to 580 MiB instead of 280
+        to 310).
+        """
+        module.__class__ = cls
+        module.packed = None
+        module.kept(list(module.parameters()))
+
+    def kept(self, parameters: list[nn.Parameter]) -> Any:
+        """What `pack` makes, anew where a parameter or the setting has changed, or where nobody can know.
+
+        Not seen: weights changed through `.data`, or given other numbers in the very memory of the old ones, as by two conversions in a
+        row.
+        """
+        if any(parameter.is_inference() for parameter in parameters):
+            return self.pack()
+        state = (self.setting(), *((parameter.data_ptr(), parameter._version) for parameter in parameters))
+        if self.packed is None or self.packed[0] != state:
+            self.packed = (state, self.pack())
+        return self.packed[1]
+
+    def setting(self) -> object:
+        """What packed weights depend on beside the parameters."""
+        return None
+
+    def pack(self) -> Any:
+        """The weights as native code reads them."""
+        raise NotImplementedError

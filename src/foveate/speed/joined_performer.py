@@ -12,7 +12,7 @@ from foveate.layers.recomputing import is_plain, is_untouched
 from foveate.layers.soft_split import centred_filters, soft_split_padding
 from foveate.layers.token_layers import TokenPerformer
 from foveate.speed import native_performer, native_tokens
-from foveate.speed.joinable import is_for_chains, is_recorded, kept_packed, records_gradients
+from foveate.speed.joinable import Packed, is_for_chains, is_recorded, records_gradients
 from foveate.speed.joining import filled_up
 from foveate.speed.native_library import LANES
 
@@ -30,7 +30,7 @@ class Weights(NamedTuple):
     fc2: Tensor
 
 
-class JoinedTokenPerformer(TokenPerformer):
+class JoinedTokenPerformer(Packed, TokenPerformer):
     """The layer's equation, (B, C, H, W) -> (B, T, E), in one convolution, three products and a few passes.
 
     A layer becomes one by `join`; names of modules and parameters stay, weights that change are taken up. What the native code is not made
@@ -40,25 +40,16 @@ class JoinedTokenPerformer(TokenPerformer):
     KIND = "token layers joined: native performer attention around a convolution and three products"
     can_join = staticmethod(lambda dtype: dtype == torch.float32 and native_performer.can_join() and native_tokens.can_join(dtype))
 
-    packed: tuple[object, Weights] | None
-
     @staticmethod
     def fits(module: nn.Module) -> bool:
         """Whether `module` is a token layer in evaluation, on the processor, in float32, as `optimize` leaves it."""
         return type(module) is TokenPerformer and _is_joinable(module) and _is_float32(module)
 
-    @classmethod
-    def join(cls, layer: Any) -> None:
-        """Makes a layer that fits one of these."""
-        layer.__class__ = cls
-        layer.packed = None
-        layer._packed(list(layer.parameters()))
-
     def forward(self, x_bchw: Tensor) -> Tensor:
         parameters = list(self.parameters())
         if is_recorded() or not _is_joinable(self) or not self._takes(x_bchw, parameters):
             return super().forward(x_bchw)
-        weights = self._packed(parameters)
+        weights: Weights = self.kept(parameters)
         with torch.autocast("cpu", enabled=False):
             x_bchw = x_bchw.float().contiguous(memory_format=torch.channels_last)
             padding = soft_split_padding(self.kernel, self.stride)
@@ -76,12 +67,8 @@ class JoinedTokenPerformer(TokenPerformer):
             return False
         return is_for_chains(x, parameters) and _is_float32(self) and self.can_join(torch.float32)
 
-    def _packed(self, parameters: list[nn.Parameter]) -> Weights:
-        packed: Weights = kept_packed(self, parameters, None, self._weights)
-        return packed
-
     @torch.no_grad()
-    def _weights(self) -> Weights:
+    def pack(self) -> Weights:
         filters, constant = centred_filters(self.norm1.weight, self.norm1.bias, self.kqv.weight, self.kqv.bias, self.kernel)
         layers: list[Any] = [self.proj, self.mlp.fc1, self.mlp.fc2]
         filters = filters.contiguous(memory_format=torch.channels_last)

@@ -12,7 +12,7 @@ from foveate.layers.mlp import Mlp
 from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
 from foveate.models.t2t_vit import Attention, Block
 from foveate.speed import native_tokens as native
-from foveate.speed.joinable import are_for_chains, is_for_chains, is_recorded, kept_packed, records_gradients
+from foveate.speed.joinable import Packed, are_for_chains, is_for_chains, is_recorded, records_gradients
 from foveate.speed.joining import filled_up
 
 
@@ -26,7 +26,7 @@ class Biases(NamedTuple):
     fc2: Tensor
 
 
-class JoinedTokenBlock(Block):
+class JoinedTokenBlock(Packed, Block):
     """The block's equation, softmax attention included, in four products and five passes: (B, T, D) -> (B, T, D).
 
     Under autocast tokens that come in float32 stay so from block to block, as through the layers.
@@ -39,25 +39,17 @@ class JoinedTokenBlock(Block):
 
     attn: Attention
     mlp: Mlp
-    packed: tuple[object, Biases] | None
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
         """Whether `module` is a block in evaluation, on the processor, with plain softmax attention, as `optimize` leaves it."""
         return type(module) is Block and _is_joinable(module) and are_for_chains(module.parameters())
 
-    @classmethod
-    def join(cls, block: Any) -> None:
-        """Makes a block that fits one of these."""
-        block.__class__ = cls
-        block.packed = None
-        block._packed(list(block.parameters()))
-
     def forward(self, x: Tensor) -> Tensor:
         parameters = list(self.parameters())
         if is_recorded() or not _is_joinable(self) or not self._takes(x, parameters):
             return super().forward(x)
-        biases = self._packed(parameters)
+        biases: Biases = self.kept(parameters)
         dtype = compute_dtype(self.attn.proj.weight)
         qkv, proj, fc1, fc2 = (layer.weight.to(dtype) for layer in (self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2))
         with torch.autocast("cpu", enabled=False):
@@ -77,11 +69,10 @@ class JoinedTokenBlock(Block):
             return False
         return is_for_chains(x, parameters) and native.can_join(compute_dtype(self.attn.proj.weight))
 
-    def _packed(self, parameters: list[nn.Parameter]) -> Biases:
-        packed: Biases = kept_packed(self, parameters, self.attn.num_heads, self._biases)
-        return packed
+    def setting(self) -> object:
+        return self.attn.num_heads
 
-    def _biases(self) -> Biases:
+    def pack(self) -> Biases:
         qkv, width = self.attn.qkv, self.attn.proj.in_features // self.attn.num_heads
         shift = qkv.weight.new_zeros(len(qkv.weight)) if qkv.bias is None else qkv.bias
         layers: list[Any] = [self.attn.proj, self.mlp.fc1, self.mlp.fc2]

@@ -10,7 +10,7 @@ from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import BakedGaborFilter
 from foveate.layers.recomputing import compute_dtype
 from foveate.models.fvit import BionicFocalVisionBlock
-from foveate.speed.joinable import are_chains, are_for_chains, is_for_chains, is_recorded, kept_packed, records_gradients
+from foveate.speed.joinable import Packed, are_chains, are_for_chains, is_for_chains, is_recorded, records_gradients
 from foveate.speed.native_chains import FilteringWeights, MixingWeights, can_join, filter_groups, mix
 from foveate.speed.native_library import LANES
 
@@ -18,11 +18,11 @@ HIDDEN_NUMBERS = 2**22
 """So many numbers of the hidden map are in memory at a time at most, but always those of one picture."""
 
 
-class JoinedBlock(BionicFocalVisionBlock):
+class JoinedBlock(Packed, BionicFocalVisionBlock):
     """The block's equation with everything between its matrix products joined: (B, H, W, C) -> (B, H, W, C).
 
     A block becomes one by `join`; names of modules and parameters stay, and weights that change are taken up (not those changed through
-    `.data`, see `kept_packed`). What the chains are not made for goes through the block's own layers: other devices, number formats
+    `.data`, see `Packed`). What the chains are not made for goes through the block's own layers: other devices, number formats
     other than float32 and bfloat16 (autocast's counts), gradients, training, dropout in evaluation, tracing, compiling, counting, and
     layers that somebody has hooked or replaced.
     """
@@ -32,25 +32,17 @@ class JoinedBlock(BionicFocalVisionBlock):
 
     mixer: BakedGaborFilter
     ffn: MultiPathFeedForward
-    packed: tuple[object, tuple[MixingWeights, FilteringWeights]] | None
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
         """Whether `module` is a block in evaluation, on the processor, of the layers that the chains compute, as `optimize` leaves it."""
         return type(module) is BionicFocalVisionBlock and _is_joinable(module) and are_for_chains(module.parameters())
 
-    @classmethod
-    def join(cls, block: Any) -> None:
-        """Makes a block that fits one of these."""
-        block.__class__ = cls
-        block.packed = None
-        block._packed(list(block.parameters()))
-
     def forward(self, x: Tensor) -> Tensor:
         parameters = list(self.parameters())
         if is_recorded() or not _is_joinable(self) or not self._takes(x, parameters):
             return super().forward(x)
-        mixing, filtering = self._packed(parameters)
+        mixing, filtering = self.kept(parameters)
         dtype = compute_dtype(self.ffn.fc1.weight)
         rows, columns = self.ffn.fc1.weight.to(dtype), self.ffn.fc2.weight.to(dtype)
         pictures = max(1, HIDDEN_NUMBERS // (x.shape[1] * x.shape[2] * len(rows)))
@@ -67,11 +59,11 @@ class JoinedBlock(BionicFocalVisionBlock):
             return False
         return is_for_chains(x, parameters) and can_join(compute_dtype(self.ffn.fc1.weight))
 
-    def _packed(self, parameters: list[nn.Parameter]) -> tuple[MixingWeights, FilteringWeights]:
-        packed: tuple[MixingWeights, FilteringWeights] = kept_packed(
-            self, parameters, self.token_order, lambda: (_mixing_weights(self), _filtering_weights(self.ffn))
-        )
-        return packed
+    def setting(self) -> object:
+        return self.token_order
+
+    def pack(self) -> tuple[MixingWeights, FilteringWeights]:
+        return _mixing_weights(self), _filtering_weights(self.ffn)
 
 
 def _is_joinable(block: Any) -> bool:

@@ -25,7 +25,7 @@ def patch_scales(x_bhwc: Tensor, kernel: int, stride: int, eps: float) -> Tensor
     height, width = ((side + 2 * padding - kernel) // stride + 1 for side in x_bhwc.shape[1:3])
     scales = x_bhwc.new_empty(len(x_bhwc), height * width)
     sizes = (ctypes.c_int64 * 7)(*x_bhwc.shape, kernel, stride, padding)
-    call = function(LIBRARY, "scale_patches", torch.float32)
+    call = function(LIBRARY, "patch_scales", torch.float32)
     call(pointer(x_bhwc), pointer(scales), sizes, ctypes.c_float(eps), torch.get_num_threads())
     return scales
 

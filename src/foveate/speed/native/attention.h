@@ -15,6 +15,9 @@ constexpr int TILE_ROWS = 6;   // of a product that is computed in registers
 constexpr int TILE_LANES = 4;  // and its width
 constexpr int DEPTH = 64;      // of the second product, taken together
 
+// Rows, filled up to whole tiles.
+constexpr int tiled(int rows) { return (rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS; }
+
 // `c += a b` for ROWS rows of a, (ROWS, depth), and WIDTH times sixteen columns of b, (depth, columns).
 template <int ROWS, int WIDTH>
 void add_product(const float* a, int a_stride, const float* b, int b_stride, int depth, float* c, int c_stride) {
@@ -94,7 +97,7 @@ struct Head {
         pack_keys(keys, own, columns);
         for (int t = 0; t < tokens; ++t) pack(v + static_cast<std::size_t>(t) * step, v_bias, 1.0f, values + t * own);
         for (int begin = first; begin < last; begin += QUERIES) {
-            const int count = std::min(QUERIES, last - begin), rows = (count + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+            const int count = std::min(QUERIES, last - begin), rows = tiled(count);
             std::fill_n(queries + count * own, (rows - count) * own, 0.0f);
             for (int t = 0; t < count; ++t) pack(q + static_cast<std::size_t>(begin + t) * step, q_bias, scale, queries + t * own);
             std::fill_n(weights, static_cast<std::size_t>(rows) * columns, 0.0f);

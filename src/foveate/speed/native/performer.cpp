@@ -4,7 +4,7 @@
 #include "threads.h"
 
 // Sizes are B, H, W, C, side, stride, padding; x (B, H, W, C), scales (B, H', W').
-extern "C" void scale_patches(const float* x, float* scales, const std::int64_t* sizes, float eps, int threads) {
+extern "C" void patch_scales(const float* x, float* scales, const std::int64_t* sizes, float eps, int threads) {
     const auto size = [=](int index) { return static_cast<int>(sizes[index]); };
     const PatchScales one{size(1), size(2), size(3), size(4), size(5), size(6), eps};
     const std::size_t picture = static_cast<std::size_t>(one.height) * one.width * one.channels;

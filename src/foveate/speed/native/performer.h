@@ -18,8 +18,7 @@ constexpr float DENOMINATOR_EPS = 1e-8f, LARGEST_EXPONENT = 80.0f;  // as in lay
 struct Gathered {
     float *largest, *sums, *products;
 
-    static int rows(int features) { return (features + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS; }
-    static std::size_t size(int features, int width) { return 2 * features + static_cast<std::size_t>(rows(features)) * width; }
+    static std::size_t size(int features, int width) { return 2 * features + static_cast<std::size_t>(tiled(features)) * width; }
 
     Gathered(float* memory, int features) : largest(memory), sums(memory + features), products(memory + 2 * features) {}
 
@@ -60,7 +59,7 @@ struct Performer {
 
     // Exponents `w x - |x|^2 / 2` of the features of `tokens` tokens, (tokens, M), from the numbers x of each, (tokens, E).
     void exponents(const float* x, int tokens, float* to) const {
-        const int rows = (tokens + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+        const int rows = tiled(tokens);
         std::fill_n(to, rows * count, 0.0f);
         add_products(x, width, features, count, rows, width, count, to, count);
         for (int t = 0; t < tokens; ++t) {
@@ -75,10 +74,10 @@ struct Performer {
     void gather(int first, int last, Gathered& into, float* v) const {
         static thread_local Scratch scratch[4];
         float *keys = scratch[0].get(QUERIES * width), *phi = scratch[1].get(QUERIES * count), *largest = scratch[2].get(count);
-        float* turned = scratch[3].get(static_cast<std::size_t>(Gathered::rows(count)) * QUERIES);
+        float* turned = scratch[3].get(static_cast<std::size_t>(tiled(count)) * QUERIES);
         into.clear(count, width);
         std::fill_n(keys, QUERIES * width, 0.0f);
-        std::fill_n(turned, Gathered::rows(count) * QUERIES, 0.0f);
+        std::fill_n(turned, tiled(count) * QUERIES, 0.0f);
         for (int begin = first; begin < last; begin += QUERIES) {
             const int tokens = std::min(QUERIES, last - begin);
             float* values = v + static_cast<std::size_t>(begin) * width;
@@ -91,7 +90,7 @@ struct Performer {
             }
             into.raise(largest, count, width);
             exponentiate(phi, tokens, into, turned);
-            add_products(turned, QUERIES, values, width, Gathered::rows(count), tokens, width, into.products, width);
+            add_products(turned, QUERIES, values, width, tiled(count), tokens, width, into.products, width);
         }
     }
 
@@ -118,7 +117,7 @@ struct Performer {
         float *queries = scratch[0].get(QUERIES * width), *phi = scratch[1].get(QUERIES * count), *sums = scratch[2].get(QUERIES * width);
         std::fill_n(queries, QUERIES * width, 0.0f);
         for (int begin = first; begin < last; begin += QUERIES) {
-            const int tokens = std::min(QUERIES, last - begin), rows = (tokens + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+            const int tokens = std::min(QUERIES, last - begin), rows = tiled(tokens);
             for (int t = 0; t < tokens; ++t) make(begin + t, 1, queries + t * width);
             exponents(queries, tokens, phi);
             for (int t = 0; t < tokens; ++t) weigh(phi + t * count, from);

@@ -1,7 +1,7 @@
 """The C++ of `native/`, compiled for this processor when first asked for.
 
-Compiling takes some seconds with the system's C++ compiler, into a folder that is gone at once; nothing is kept between processes. Without
-a compiler, or where PyTorch brings no GNU OpenMP (macOS, Windows), there are no libraries.
+Compiling takes some seconds with the system's C++ compiler; later processes load what was made (`kept_libraries`). Without a compiler, or
+where PyTorch brings no GNU OpenMP (macOS, Windows), there are no libraries.
 """
 
 import ctypes
@@ -11,13 +11,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from foveate.speed.kept_libraries import load
 
 FORMATS = {torch.float32: "float", torch.bfloat16: "Bfloat16"}
 """Number formats of the maps, as the C++ calls them: each has libraries of its own. Weights are always float32."""
@@ -29,8 +30,6 @@ LANES = 16
 
 FOLDER = Path(__file__).parent / "native"
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
-SECONDS = 120
-"""After which a compiler is given up."""
 
 _logger = logging.getLogger(__name__)
 
@@ -65,11 +64,7 @@ def _compiled(name: str, number: str) -> ctypes.CDLL | None:
     if compiler is None or openmp is None:
         return None
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            library = Path(folder) / f"{name}.so"
-            command = [*compiler, *FLAGS, f"-DNUMBER={number}", str(FOLDER / f"{name}.cpp"), str(openmp), "-o", str(library)]
-            subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=SECONDS)
-            return ctypes.CDLL(str(library))
+        return load(FOLDER / f"{name}.cpp", compiler, [*FLAGS, f"-DNUMBER={number}", str(openmp)])
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip()[:300]
         _logger.warning("native code (%s) could not be built with %s, models stay without it: %s", name, compiler[0], reason)

@@ -30,10 +30,10 @@ def optimize(model: nn.Module, *, compile: bool = True) -> nn.Module:  # noqa: A
 
     What was done is logged as information and stands in the copy's `optimized`. Outputs differ from the model's by rounding alone. The copy
     cannot be trained, nor its weights saved for one that can; it takes pictures of any size as before. On processors the blocks of FViT and
-    T2T-ViT and the latter's token layers run in C++ compiled within seconds, once per process, see `JoinedBlock`, `JoinedTokenBlock` and
-    `JoinedTokenPerformer`, and nothing else is compiled. Any other model (and these where PyTorch brings no GNU OpenMP) is compiled by
-    torch.compile, which takes minutes, and the first picture of each new size waits for it again. Bring the model to its device and number
-    format first.
+    T2T-ViT and the latter's token layers run in C++, see `JoinedBlock`, `JoinedTokenBlock` and `JoinedTokenPerformer`, and nothing else is
+    compiled; the first process on a machine waits some seconds for that, later ones load what it made (`kept_libraries`). Any other model
+    (and these where PyTorch brings no GNU OpenMP) is compiled by torch.compile, which takes minutes, and the first picture of each new size
+    waits for it again. Bring the model to its device and number format first.
 
     Args:
         model: of this project, or anything around one (a detector, a segmenter): what it holds of FViT and T2T-ViT is rewritten. It is
@@ -54,7 +54,7 @@ def optimize(model: nn.Module, *, compile: bool = True) -> nn.Module:  # noqa: A
 def optimize_for_training(model: nn.Module) -> tuple[str, ...]:
     """Makes a model that trains on a processor faster, in place, and says what was done; nothing where there is nothing to do.
 
-    FViT's blocks run in C++ in both directions, compiled within six seconds, once per process, see `JoinedTrainingBlock`: numbers and
+    FViT's blocks run in C++ in both directions, which the first process on a machine compiles (7 s), see `JoinedTrainingBlock`: numbers and
     gradients stay up to rounding, names of modules and parameters too, so that weights are saved and loaded as before. Dropout draws other
     numbers. T2T-ViT stays as it is, and so does every model on other devices or without a C++ compiler; blocks whose layers are replaced
     or hooked later go through their layers again. `foveate train` does this itself.

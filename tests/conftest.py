@@ -1,6 +1,7 @@
 """Settings for all tests; small generated sets for detection and segmentation: bright rectangles of two colours on grey noise."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,18 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from command_line import Command, command_line
+
 settings.register_profile("untimed", deadline=None)  # a busy machine is no defect
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session")
+def foveate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """The command line."""
+    with command_line(tmp_path_factory.mktemp("commands")) as command:
+        yield command
+
 
 COLOURS = {"red": (230, 40, 40), "blue": (40, 40, 230)}
 CATEGORIES = [{"id": 3, "name": "red"}, {"id": 7, "name": "blue"}]

@@ -7,15 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from command_line import Command
 from foveate.cli import fill_switches, hyphens_to_underscores, make_parser, option_names, option_value
 from foveate.recipes import load_recipe
 from foveate.verbs.demo import demo
 from foveate.verbs.train import train
 from foveate_command import VERBS
-
-
-def foveate(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "foveate", *arguments], capture_output=True, text=True, check=False, cwd=cwd)
 
 
 def test_door_answers_without_torch() -> None:
@@ -49,7 +46,7 @@ def test_door_answers_without_torch() -> None:
         (["evaluate", "/nowhere", "digits"], "found no weights"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_two(arguments: list[str], expected: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_line_and_exit_code_two(arguments: list[str], expected: str, tmp_path: Path, foveate: Command) -> None:
     result = foveate(*arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert expected in result.stderr
@@ -57,11 +54,19 @@ def test_a_mistake_is_one_line_and_exit_code_two(arguments: list[str], expected:
     assert not list(tmp_path.iterdir())
 
 
-def test_debug_shows_where(tmp_path: Path) -> None:
+def test_a_mistake_is_one_line_of_a_process_that_was_just_started(tmp_path: Path) -> None:
+    """Whatever libraries say while they are loaded."""
+    command = [sys.executable, "-m", "foveate", "train", "digits", "--epochs", "many"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == "foveate train: epochs: found 'many', expected a whole number\n"
+
+
+def test_debug_shows_where(tmp_path: Path, foveate: Command) -> None:
     assert "Traceback" in foveate("models", "x*", "--debug", cwd=tmp_path).stderr
 
 
-def test_json_can_be_piped() -> None:
+def test_json_can_be_piped(foveate: Command) -> None:
     rows = json.loads(foveate("models", "t2t_vit_1?", "--json").stdout)
     assert [row["model"] for row in rows] == ["t2t_vit_10", "t2t_vit_12", "t2t_vit_14", "t2t_vit_19"]
 
@@ -75,7 +80,7 @@ def test_explicit_options_override_the_recipe() -> None:
     assert dict(options.model_options) == recipe["model_options"]
 
 
-def test_every_verb_explains_its_options() -> None:
+def test_every_verb_explains_its_options(foveate: Command) -> None:
     for verb in VERBS:
         result = foveate(verb, "--help")
         assert result.returncode == 0, result.stderr
@@ -85,7 +90,7 @@ def test_every_verb_explains_its_options() -> None:
         assert "null)" not in result.stdout
 
 
-def test_help_begins_with_what_cannot_be_left_out() -> None:
+def test_help_begins_with_what_cannot_be_left_out(foveate: Command) -> None:
     assert foveate("convert", "--help").stdout.startswith("usage: foveate convert SOURCE --model MODEL --out OUT [options]\n")
     assert foveate("predict", "--help").stdout.startswith("usage: foveate predict SOURCE PICTURES ... [options]\n")
     train_help = foveate("train", "--recipe", "quick", "--help").stdout
@@ -113,7 +118,7 @@ def test_option_names_and_switches() -> None:
     assert option_names(["digits", "--batch_size=8", "--model_options.paths", "2", "--json"]) == {"batch_size", "model_options", "json"}
 
 
-def test_a_misspelt_key_in_a_recipe_is_one_line(tmp_path: Path) -> None:
+def test_a_misspelt_key_in_a_recipe_is_one_line(tmp_path: Path, foveate: Command) -> None:
     (tmp_path / "mine.yaml").write_text("epoch: 3\n")
     result = foveate("train", "digits", "--recipe", str(tmp_path / "mine.yaml"), cwd=tmp_path)
     assert result.returncode == 2

@@ -1,4 +1,4 @@
-"""Blocks joined for training learn what their layers learn: outputs, gradients, dropout, and where they step aside."""
+"""Blocks joined for training learn what their layers learn: outputs, gradients, dropout."""
 
 import copy
 from collections.abc import Callable
@@ -8,81 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
-from torch.utils.flop_counter import FlopCounterMode
 
 import foveate
 from foveate.heads.create import create_dense
-from foveate.layers.feedforward import MultiPathFeedForward
-from foveate.layers.gabor import LearnableGaborFilter
-from foveate.models.fvit import BionicFocalVisionBlock
 from foveate.speed import joined_training, native_training
 from foveate.speed.joined_training import JoinedTrainingBlock
 from foveate.speed.native_training import can_join, filter_groups
+from training_blocks import SMALL, assert_close, joined, learnt, make_block, random_map
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
-
-SMALL: dict[str, Any] = {"depths": (1, 1, 2, 1), "widths": (16, 24, 32, 40), "stem_width": 8, "num_classes": 5}
-
-
-def make_block(
-    width: int = 24,
-    *,
-    side: int = 3,
-    activation: str = "relu",
-    shared: bool = False,
-    paths: int = 2,
-    untouched: int = 0,
-    hidden: int = 60,
-    drop: float = 0.0,
-    drop_path: float = 0.3,
-    order: str = "raster",
-) -> Any:
-    """A block in training with random weights everywhere."""
-    mixer = LearnableGaborFilter(width, shared=shared, kernel_size=side, activation=activation)  # type: ignore[arg-type]
-    feed_forward = MultiPathFeedForward(width, hidden, paths=paths, untouched=untouched, drop=drop)
-    block: Any = BionicFocalVisionBlock(width, mixer, feed_forward, drop_path)
-    generator = torch.Generator().manual_seed(width + side + paths)
-    with torch.no_grad():
-        for name, parameter in block.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if name.startswith("mixer"):
-                parameter.add_(0.1 * noise)
-            else:
-                parameter.copy_(0.3 * noise)
-    block.token_order = order
-    return block.train()
-
-
-def joined(block: nn.Module) -> Any:
-    block = copy.deepcopy(block)
-    assert JoinedTrainingBlock.fits(block)
-    JoinedTrainingBlock.join(block)
-    return block
-
-
-def random_map(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def learnt(model: nn.Module, x: Tensor, seed: int = 0) -> dict[str, Tensor]:
-    """The output and all gradients of one training step whose loss weighs the output with random numbers."""
-    x = x.detach().clone().requires_grad_()
-    torch.manual_seed(seed)
-    y = model(x)
-    y.backward(random_map(*y.shape, seed=99).to(y.dtype))
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-    model.zero_grad()
-    return {"y": y.detach(), "x": x.grad, **gradients}  # type: ignore[dict-item]
-
-
-def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 3e-5) -> None:
-    """Every tensor within `tolerance` of its largest number."""
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        scale = float(value.abs().max()) + 1e-6
-        deviation = float((found[name].double() - value.double()).abs().max())
-        assert deviation <= tolerance * scale, f"{name}: {deviation} beside {scale}"
-
 
 FORMS: list[dict[str, Any]] = [
     {},
@@ -263,92 +197,6 @@ def test_the_backbone_of_a_segmenter_is_joined_too() -> None:
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-def test_models_without_such_blocks_stay() -> None:
-    with torch.autocast("cpu", torch.float16):
-        assert foveate.optimize_for_training(foveate.create_model("fvit_tiny", **SMALL)) == ()
-    assert foveate.optimize_for_training(foveate.create_model("t2t_vit_7")) == ()
-    assert foveate.optimize_for_training(foveate.create_model("fvit_tiny", **SMALL).double()) == ()
-
-
-def adapted(block: Any) -> None:
-    block.ffn.fc1 = nn.Sequential(block.ffn.fc1, nn.Identity())
-
-
-class Reversed(nn.Module):
-    """Another feed-forward, without the parts of ours."""
-
-    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
-        return norm(x).flip(-1)
-
-
-def replaced(block: Any) -> None:
-    block.ffn, block.drop_path1 = Reversed().train(block.training), nn.Identity()
-
-
-def around_a_circle(block: Any) -> None:
-    block.position.padding_mode = "circular"
-
-
-def hooked(block: Any) -> None:
-    block.ffn.fc2.register_forward_hook(lambda module, given, y: None)
-
-
-def in_evaluation(block: Any) -> None:
-    block.eval()
-
-
-def partly_in_evaluation(block: Any) -> None:
-    block.ffn.paths[0].eval()
-
-
-def in_float64(block: Any) -> None:
-    block.double()
-
-
-@pytest.mark.parametrize("change", [adapted, replaced, around_a_circle, hooked, in_evaluation, partly_in_evaluation, in_float64])
-def test_what_the_chains_are_not_made_for_goes_through_the_layers(change: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    block = make_block()
-    fast = joined(block)
-    change(block)
-    change(fast)
-    monkeypatch.setattr(native_training, "mix", None)  # would fail
-    x = random_map(2, 5, 5, 24).to(next(block.parameters()).dtype)
-    found, expected = learnt(fast, x), learnt(block, x)
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
-
-
-def test_in_evaluation_gradients_can_be_differentiated_again() -> None:
-    fast, x = joined(make_block(activation="gelu")).eval(), random_map(1, 4, 4, 24).requires_grad_()
-    (gradient,) = torch.autograd.grad(fast(x).square().sum(), x, create_graph=True)
-    (second,) = torch.autograd.grad(gradient.square().sum(), x)
-    assert second.abs().max() > 0
-
-
-def test_in_training_gradients_are_not_differentiated_again() -> None:
-    fast, x = joined(make_block()), random_map(1, 4, 4, 24).requires_grad_()
-    (gradient,) = torch.autograd.grad(fast(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.square().sum().backward()
-
-
-def test_a_frozen_block_is_joined_in_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As under --freeze-backbone: gradients are recorded elsewhere, none goes through it."""
-    block, x, calls = make_block().eval().requires_grad_(False), random_map(2, 5, 5, 24), []
-    monkeypatch.setattr(native_training, "mix", lambda *given, mix=native_training.mix: (calls.append(1), mix(*given))[1])
-    torch.testing.assert_close(joined(block)(x), block(x.clone()), atol=1e-5, rtol=1e-5)
-    assert calls
-
-
-def test_operations_are_counted_through_the_layers() -> None:
-    block, x = make_block(), random_map(2, 5, 5, 24)
-    counts = []
-    for model in (block, joined(block)):
-        with FlopCounterMode(display=False) as counter:
-            model(x)
-        counts.append(counter.get_total_flops())
-    assert counts[0] == counts[1] > 0
-
-
 def weights_behind_biases(block: Any) -> None:
     """As pruning leaves a layer when it is made permanent."""
     for layer in (block.position, block.norm1, block.norm2, *block.ffn.paths):
@@ -369,22 +217,6 @@ def test_weights_are_known_by_their_names(change: Callable[[Any], None]) -> None
     change(fast)
     x = random_map(2, 5, 5, 24)
     assert_close(learnt(fast, x), learnt(block.double(), x.double()))
-
-
-def cut_mixer(block: Any) -> None:
-    block.mixer = LearnableGaborFilter(8)
-
-
-def cut_product(block: Any) -> None:
-    block.ffn.fc2 = nn.Linear(30, 24)
-
-
-@pytest.mark.parametrize("change", [cut_mixer, cut_product])
-def test_shapes_that_do_not_fit_are_refused_as_by_the_layers(change: Callable[[Any], None]) -> None:
-    fast = joined(make_block())
-    change(fast)
-    with pytest.raises(RuntimeError):
-        fast(random_map(2, 5, 5, 24))
 
 
 def test_a_backward_pass_under_autocast_is_in_the_number_format_of_the_forward_pass() -> None:
@@ -421,12 +253,3 @@ def test_sums_over_pieces_are_not_rounded_piece_by_piece(monkeypatch: pytest.Mon
         with torch.autocast("cpu", torch.bfloat16):
             deviations.append(float((learnt(fast, x)["ffn.fc1.weight"] - exact).norm() / exact.norm()))
     assert deviations[1] < 1.2 * deviations[0]
-
-
-def test_a_joined_block_can_be_compiled() -> None:
-    block = make_block()
-    fast, x = torch.compile(joined(block), backend="eager"), random_map(2, 5, 5, 24)
-    torch.manual_seed(0)
-    found = fast(x)
-    torch.manual_seed(0)
-    torch.testing.assert_close(found, block(x), atol=2e-5, rtol=2e-5)

@@ -1,25 +1,20 @@
 """`foveate bench` on real, small cases: figures that fit together, for people and programs, and clear refusals."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from command_line import Command
 from foveate.errors import UserError
 from foveate.verbs import bench as module
 from foveate.verbs.bench import bench
 
 
-def foveate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "foveate", "bench", *arguments], capture_output=True, text=True, check=False)
-
-
-def test_the_command_measures_models_and_writes_a_picture(tmp_path: Path) -> None:
+def test_the_command_measures_models_and_writes_a_picture(tmp_path: Path, foveate: Command) -> None:
     picture = tmp_path / "speed.png"
-    done = foveate("fvit_tiny", "resnet10t", "--batch", "2", "--size", "32", "--rounds", "2", "--json", "--picture", str(picture))
+    done = foveate("bench", "fvit_tiny", "resnet10t", "--batch", "2", "--size", "32", "--rounds", "2", "--json", "--picture", str(picture))
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     first, second = result["rows"]
@@ -34,9 +29,11 @@ def test_the_command_measures_models_and_writes_a_picture(tmp_path: Path) -> Non
         assert drawn.size[0] > 300
 
 
-def test_the_table_says_what_was_measured_and_how() -> None:
-    done = foveate("fvit_tiny", "--batch", "2", "--size", "32", "--rounds", "1", "--mode", "train", "--threads", "1")
-    assert done.returncode == 0, done.stderr
+def test_the_table_says_what_was_measured_and_how_and_what_could_not_be(foveate: Command) -> None:
+    options = ["--batch", "2", "--size", "32", "--rounds", "1", "--mode", "train", "--threads", "1"]
+    done = foveate("bench", "fvit_tiny", "no_such_model", *options)
+    assert done.returncode == 2
+    assert "fvit_tiny" in done.stdout and "not measured: model: found 'no_such_model'" in done.stdout
     assert "training steps (forward, cross-entropy, backward, AdamW) in float32 on cpu, 1 threads" in done.stdout
     assert "GFLOP/s matrix product" in done.stdout and "peak MiB" in done.stdout
 
@@ -47,12 +44,6 @@ def test_growing_measures_one_size_after_the_other(monkeypatch: pytest.MonkeyPat
     assert [row.size for row in result.rows] == [32, 64]
     assert result.rows[1].macs == pytest.approx(4 * result.rows[0].macs, rel=0.1)
     assert (tmp_path / "growth.png").exists()
-
-
-def test_what_cannot_be_measured_is_told_and_the_rest_is_kept() -> None:
-    done = foveate("fvit_tiny", "no_such_model", "--batch", "1", "--size", "32", "--rounds", "1")
-    assert done.returncode == 2
-    assert "fvit_tiny" in done.stdout and "not measured: model: found 'no_such_model'" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -206,21 +204,9 @@ def test_output_that_is_not_finite_is_refused(segmenter, pictures, tmp_path, opt
         predict(tmp_path / "damaged.safetensors", [pictures], **options)
 
 
-def test_the_command_as_people_type_it(segmenter, pictures, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "foveate",
-        "predict",
-        str(segmenter),
-        str(pictures),
-        "--flip",
-        "--tile=48",
-        "--device",
-        "cpu",
-        "--json",
-    ]
-    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, check=False)
+def test_the_command_as_people_type_it(segmenter, pictures, tmp_path, foveate):
+    words = [str(segmenter), str(pictures), "--flip", "--tile=48", "--device", "cpu", "--json", "--out", str(tmp_path / "out")]
+    done = foveate("predict", *words)
     assert done.returncode == 2, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(line["file"]).name for line in lines] == ["a.png", "c.png", "b.png"] and "error" in lines[2]

@@ -1,6 +1,6 @@
 """Blocks in training with random weights, joined ones, and what a step of them learns."""
 
-import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import LearnableGaborFilter
 from foveate.models.fvit import BionicFocalVisionBlock
 from foveate.speed.joined_training import JoinedTrainingBlock
+from joined_modules import joined_copy, random_map
 
 SMALL: dict[str, Any] = {"depths": (1, 1, 2, 1), "widths": (16, 24, 32, 40), "stem_width": 8, "num_classes": 5}
 
@@ -43,15 +44,7 @@ def make_block(
     return block.train()
 
 
-def joined(block: nn.Module) -> Any:
-    block = copy.deepcopy(block)
-    assert JoinedTrainingBlock.fits(block)
-    JoinedTrainingBlock.join(block)
-    return block
-
-
-def random_map(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+joined = partial(joined_copy, JoinedTrainingBlock)
 
 
 def learnt(model: nn.Module, x: Tensor, seed: int = 0) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Native token layers are the layers: performer attention, scales of patches, and where they step aside."""
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,12 +16,9 @@ from foveate.speed import native_performer
 from foveate.speed.folding import fold_norm
 from foveate.speed.joined_performer import JoinedTokenPerformer
 from foveate.speed.native_performer import can_join, patch_scales, perform
+from joined_modules import joined_copy, random_map
 
 pytestmark = pytest.mark.skipif(not can_join(), reason="no C++ compiler, or PyTorch without GNU OpenMP")
-
-
-def random_map(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def assert_performs(response: Tensor, scales: Tensor, constant: Tensor, features: Tensor, tolerance: float = 2e-5) -> None:
@@ -78,11 +76,7 @@ def make_layer(channels: int = 5) -> Any:
     return layer.eval().requires_grad_(False)
 
 
-def joined(layer: Any) -> Any:
-    layer = copy.deepcopy(layer)
-    assert JoinedTokenPerformer.fits(layer)
-    JoinedTokenPerformer.join(layer)
-    return layer
+joined = partial(joined_copy, JoinedTokenPerformer)
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 4, 4), (2, 5, 15, 22), (3, 5, 40, 40)])

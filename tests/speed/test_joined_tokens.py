@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,12 +19,9 @@ from foveate.speed.folding import fold_norm
 from foveate.speed.joined_tokens import JoinedTokenBlock
 from foveate.speed.joining import filled_up
 from foveate.speed.native_tokens import activate, add_norm, attend, can_join, norm
+from joined_modules import joined_copy, random_map
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
-
-
-def random_tokens(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def softmax_attention(qkv: Tensor, heads: int, scale: float) -> Tensor:
@@ -37,7 +35,7 @@ SHAPES = [(1, 1, 1, 1), (2, 5, 3, 12), (3, 197, 2, 64), (2, 50, 2, 33), (1, 785,
 
 @pytest.mark.parametrize(("pictures", "tokens", "heads", "width"), SHAPES)
 def test_native_attention_is_softmax_attention(pictures: int, tokens: int, heads: int, width: int) -> None:
-    qkv, bias = random_tokens(pictures, tokens, 3 * heads * width), random_tokens(3, heads, width, seed=1)
+    qkv, bias = random_map(pictures, tokens, 3 * heads * width), random_map(3, heads, width, seed=1)
     expected = softmax_attention(qkv + bias.flatten(), heads, 0.3)
     torch.testing.assert_close(attend(qkv, heads, filled_up(bias), 0.3).double(), expected, atol=2e-5, rtol=2e-5)
     half = qkv.bfloat16()
@@ -47,7 +45,7 @@ def test_native_attention_is_softmax_attention(pictures: int, tokens: int, heads
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 16])
 def test_queries_are_shared_out_among_threads(threads: int) -> None:
-    qkv, before = random_tokens(1, 500, 3 * 64), torch.get_num_threads()
+    qkv, before = random_map(1, 500, 3 * 64), torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
         found = attend(qkv, 1, torch.zeros(3, 1, 64), 0.125)
@@ -59,9 +57,9 @@ def test_queries_are_shared_out_among_threads(threads: int) -> None:
 @pytest.mark.parametrize("size", [1e-30, 30.0, 1e4, 1e18])
 def test_attention_holds_at_any_magnitude(size: float) -> None:
     """Where products overflow to infinity PyTorch's attention is no number either."""
-    qkv = random_tokens(1, 70, 3 * 32)
+    qkv = random_map(1, 70, 3 * 32)
     qkv[..., :64] *= size
-    qkv[..., 64:] = random_tokens(1, 70, 32, seed=2)
+    qkv[..., 64:] = random_map(1, 70, 32, seed=2)
     found, expected = attend(qkv, 1, torch.zeros(3, 1, 32), 1.0), softmax_attention(qkv, 1, 1.0)
     torch.testing.assert_close(found.double(), expected, atol=1e-4 + 1e-7 * size if size < 1e3 else 0.5, rtol=0.05)
     assert found.isfinite().all()
@@ -69,7 +67,7 @@ def test_attention_holds_at_any_magnitude(size: float) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_no_number_stays_none(value: float) -> None:
-    qkv = random_tokens(1, 20, 3 * 16)
+    qkv = random_map(1, 20, 3 * 16)
     qkv[0, 3, 5] = value
     q, k, v = qkv.unflatten(-1, (3, 1, -1)).permute(2, 0, 3, 1, 4)
     expected = F.scaled_dot_product_attention(q, k, v)[:, 0]
@@ -78,8 +76,8 @@ def test_what_is_no_number_stays_none(value: float) -> None:
 
 @pytest.mark.parametrize("channels", [1, 16, 33, 384])
 def test_norms_sums_and_activations(channels: int) -> None:
-    x, product, hidden = (random_tokens(3, 7, channels, seed=seed) for seed in range(3))
-    bias, later = random_tokens(channels, seed=3), random_tokens(channels, seed=4)
+    x, product, hidden = (random_map(3, 7, channels, seed=seed) for seed in range(3))
+    bias, later = random_map(channels, seed=3), random_map(channels, seed=4)
     total = x.double() + product + bias
     torch.testing.assert_close(norm(x, 1e-5, torch.float32).double(), F.layer_norm(x.double(), (channels,)), atol=1e-5, rtol=1e-5)
     half = product.bfloat16()
@@ -105,11 +103,7 @@ def make_block(width: int = 48, heads: int = 3, hidden: int = 100) -> Any:
     return block.eval().requires_grad_(False)
 
 
-def joined(block: nn.Module) -> Any:
-    block = copy.deepcopy(block)
-    assert JoinedTokenBlock.fits(block)
-    JoinedTokenBlock.join(block)
-    return block
+joined = partial(joined_copy, JoinedTokenBlock)
 
 
 @pytest.mark.parametrize("form", [{}, {"width": 64, "heads": 1, "hidden": 192}, {"width": 36, "heads": 3, "hidden": 37}], ids=str)
@@ -117,7 +111,7 @@ def test_a_joined_block_is_the_block(form: dict[str, int]) -> None:
     block = make_block(**form)
     fast, width = joined(block), block.attn.proj.in_features
     for seed, (pictures, tokens) in enumerate([(1, 1), (2, 17), (3, 65), (1, 200)]):
-        x = random_tokens(pictures, tokens, width, seed=seed)
+        x = random_map(pictures, tokens, width, seed=seed)
         before = x.clone()
         with torch.inference_mode():
             torch.testing.assert_close(fast(x), block(x.clone()), atol=2e-5, rtol=2e-5)
@@ -173,7 +167,7 @@ def test_weights_that_change_are_taken_up() -> None:
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(0.1)
-    fast, x = joined(block), random_tokens(2, 9, 48)
+    fast, x = joined(block), random_map(2, 9, 48)
     fast(x)
     fast.load_state_dict(other.state_dict())
     torch.testing.assert_close(fast(x), other(x.clone()), atol=2e-5, rtol=2e-5)
@@ -217,7 +211,7 @@ def test_what_the_native_code_is_not_made_for_goes_through_the_layers(
     change(block)
     change(fast)
     monkeypatch.setattr(native_tokens, "attend", None)  # would fail
-    x = random_tokens(2, 9, 48).to(block.attn.proj.weight.dtype)
+    x = random_map(2, 9, 48).to(block.attn.proj.weight.dtype)
     found = []
     for model in (fast, block):
         torch.manual_seed(0)
@@ -227,7 +221,7 @@ def test_what_the_native_code_is_not_made_for_goes_through_the_layers(
 
 
 def test_counters_and_exporters_see_every_layer() -> None:
-    fast, x = joined(make_block()), random_tokens(2, 9, 48)
+    fast, x = joined(make_block()), random_map(2, 9, 48)
     with FlopCounterMode(display=False) as counter:
         fast(x)
     assert counter.get_total_flops() > 2 * 2 * 9 * 48 * (3 * 48 + 48 + 100 + 100) - 1

@@ -14,7 +14,8 @@ from foveate.heads.create import create_dense
 from foveate.speed import joined_training, native_training
 from foveate.speed.joined_training import JoinedTrainingBlock
 from foveate.speed.native_training import can_join, filter_groups
-from training_blocks import SMALL, assert_close, joined, learnt, make_block, random_map
+from joined_modules import random_map
+from training_blocks import SMALL, assert_close, joined, learnt, make_block
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 

@@ -3,6 +3,7 @@
 import copy
 import io
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from foveate.speed import joining
 from foveate.speed.folding import fold_norm
 from foveate.speed.joining import JoinedBlock
 from foveate.speed.native_chains import can_join, filter_groups
+from joined_modules import joined_copy, random_map
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 
@@ -37,15 +39,7 @@ def make_block(
     return block.eval().requires_grad_(False)
 
 
-def joined(block: nn.Module) -> nn.Module:
-    block = copy.deepcopy(block)
-    assert JoinedBlock.fits(block)
-    JoinedBlock.join(block)
-    return block
-
-
-def random_map(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+joined = partial(joined_copy, JoinedBlock)
 
 
 FORMS = [

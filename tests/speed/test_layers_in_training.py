@@ -12,7 +12,8 @@ import foveate
 from foveate.layers.gabor import LearnableGaborFilter
 from foveate.speed import native_training
 from foveate.speed.native_training import can_join
-from training_blocks import SMALL, joined, learnt, make_block, random_map
+from joined_modules import random_map
+from training_blocks import SMALL, joined, learnt, make_block
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 

@@ -1,0 +1,20 @@
+"""What all tests of joined modules begin with: a joined copy, and random numbers to give it."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def joined_copy(kind: Any, module: nn.Module) -> Any:
+    """A copy of a module that fits a joined `kind`, become one."""
+    module = copy.deepcopy(module)
+    assert kind.fits(module)
+    kind.join(module)
+    return module
+
+
+def random_map(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers, the same for the same seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

@@ -4,7 +4,7 @@
 
 Method: that of `foveate bench`: every model in a process of its own, in turns, after passes to warm up; medians of the rounds, smallest and
 largest beside; the machine's matrix product and copy measured between the rounds. `infer`: batch 16 at 224 px, float32, ours also after
-`foveate.optimize`. `train`: batch 8, forward, cross-entropy, backward, AdamW, FViT also after `foveate.optimize_for_training`. `size`: 224
+`foveate.optimize`. `train`: batch 8, forward, cross-entropy, backward, AdamW, ours also after `foveate.optimize_for_training`. `size`: 224
 to 1024 px, one picture, without gradients. `family`: FViT-Tiny's three forms as in `infer`, without peers.
 """
 

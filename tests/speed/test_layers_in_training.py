@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ comp
 def test_models_without_such_blocks_stay() -> None:
     with torch.autocast("cpu", torch.float16):
         assert foveate.optimize_for_training(foveate.create_model("fvit_tiny", **SMALL)) == ()
-    assert foveate.optimize_for_training(foveate.create_model("t2t_vit_7")) == ()
+    assert foveate.optimize_for_training(foveate.create_model("t2t_vit_7", depth=1).bfloat16()) == ()
+    assert foveate.optimize_for_training(timm.create_model("resnet18")) == ()
     assert foveate.optimize_for_training(foveate.create_model("fvit_tiny", **SMALL).double()) == ()
 
 

@@ -10,8 +10,10 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from foveate.layers.dropout import Dropout
 from foveate.layers.feedforward import MultiPathFeedForward
+from foveate.layers.mlp import Mlp
 from foveate.layers.position import ConvPositionEmbedding
 from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
+from foveate.models.t2t_vit import Attention
 from foveate.speed.native_library import FORMATS
 
 
@@ -51,6 +53,34 @@ def _agree(block: Any) -> bool:
     linears = ffn.fc1.weight.shape == (hidden, width) and ffn.fc2.weight.shape == (width, hidden)
     biases = len(ffn.fc1.bias) == hidden and len(ffn.fc2.bias) == width
     return linears and biases and all(len(path.weight) == len(path.bias) == group for path in ffn.paths)
+
+
+def are_token_layers(block: Any) -> bool:
+    """Whether a transformer block's layers are of the kinds and shapes that the native code computes, and as they were made.
+
+    Whether its norms have weights, and whether it is in training, is left to the caller.
+    """
+    paths = (block.drop_path1, DropPath), (block.drop_path2, DropPath)
+    own = (block.attn, Attention), (block.mlp, Mlp)
+    if not all(is_untouched(module, kind) for module, kind in (*own, *paths)):
+        return False
+    if not all(is_untouched(drop, Dropout) for drop in (block.mlp.inner_drop, block.mlp.drop)):
+        return False
+    layers = block.attn.proj, block.mlp.fc1, block.mlp.fc2
+    plain = is_plain(block.attn.qkv) and all(is_plain(layer) and layer.bias is not None for layer in layers)
+    return plain and all(is_untouched(norm, nn.LayerNorm) for norm in (block.norm1, block.norm2)) and _tokens_agree(block)
+
+
+def _tokens_agree(block: Any) -> bool:
+    """Whether the shapes of a transformer block's weights fit one another."""
+    qkv, (proj, fc1, fc2) = block.attn.qkv, (block.attn.proj, block.mlp.fc1, block.mlp.fc2)
+    width, hidden = len(proj.weight), len(fc1.weight)
+    if not block.norm1.normalized_shape == block.norm2.normalized_shape == (width,):
+        return False
+    products = qkv.weight.shape == (3 * width, width) and proj.weight.shape == (width, width)
+    products = products and fc1.weight.shape == (hidden, width) and fc2.weight.shape == (width, hidden)
+    biases = len(proj.bias) == len(fc2.bias) == width and len(fc1.bias) == hidden and (qkv.bias is None or len(qkv.bias) == 3 * width)
+    return products and biases and width % block.attn.num_heads == 0
 
 
 def is_recorded() -> bool:

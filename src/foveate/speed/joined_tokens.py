@@ -4,15 +4,13 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 
-from foveate.layers.dropout import Dropout
 from foveate.layers.mlp import Mlp
-from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
+from foveate.layers.recomputing import compute_dtype, is_untouched
 from foveate.models.t2t_vit import Attention, Block
 from foveate.speed import native_tokens as native
-from foveate.speed.joinable import Packed, are_for_chains, is_for_chains, is_recorded, records_gradients
+from foveate.speed.joinable import Packed, are_for_chains, are_token_layers, is_for_chains, is_recorded, records_gradients
 from foveate.speed.joining import filled_up
 
 
@@ -81,26 +79,6 @@ class JoinedTokenBlock(Packed, Block):
 
 def _is_joinable(block: Any) -> bool:
     """Whether a block's layers are in evaluation, of the kinds that the native code computes, and as they were made."""
-    quiet = (block.drop_path1, DropPath), (block.drop_path2, DropPath)
-    own = (block.attn, Attention), (block.mlp, Mlp)
-    if not all(is_untouched(module, kind) and not module.training for module, kind in (*own, *quiet)):
+    if not are_token_layers(block) or any(module.training for module in block.modules()):
         return False
-    drops = block.mlp.inner_drop, block.mlp.drop
-    if not all(is_untouched(drop, Dropout) and not drop.training for drop in drops):
-        return False
-    if not all(is_untouched(norm, nn.LayerNorm) and norm.weight is None for norm in (block.norm1, block.norm2)):
-        return False
-    layers = block.attn.proj, block.mlp.fc1, block.mlp.fc2
-    return is_plain(block.attn.qkv) and all(is_plain(layer) and layer.bias is not None for layer in layers) and _agree(block)
-
-
-def _agree(block: Any) -> bool:
-    """Whether the shapes of a block's weights fit one another: the layers would say what is wrong, native code would read on."""
-    qkv, (proj, fc1, fc2) = block.attn.qkv, (block.attn.proj, block.mlp.fc1, block.mlp.fc2)
-    width, hidden = len(proj.weight), len(fc1.weight)
-    if not block.norm1.normalized_shape == block.norm2.normalized_shape == (width,):
-        return False
-    products = qkv.weight.shape == (3 * width, width) and proj.weight.shape == (width, width)
-    products = products and fc1.weight.shape == (hidden, width) and fc2.weight.shape == (width, hidden)
-    biases = len(proj.bias) == len(fc2.bias) == width and len(fc1.bias) == hidden and (qkv.bias is None or len(qkv.bias) == 3 * width)
-    return products and biases and width % block.attn.num_heads == 0
+    return all(is_untouched(norm, nn.LayerNorm) and norm.weight is None for norm in (block.norm1, block.norm2))

@@ -25,6 +25,10 @@ class JoinedTrainingBlock(BionicFocalVisionBlock):
     chains are not made for, as in `JoinedBlock`.
     """
 
+    LAYERS = BionicFocalVisionBlock
+    KIND = "blocks joined: native chains around the matrix products, forward and backward"
+    can_join = staticmethod(native.can_join)
+
     mixer: LearnableGaborFilter
     ffn: MultiPathFeedForward
 

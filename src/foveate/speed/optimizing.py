@@ -12,15 +12,16 @@ from foveate.layers.recomputing import compute_dtype
 from foveate.layers.token_layers import TokenPerformer
 from foveate.models.fvit import BionicFocalVisionBlock, FViT
 from foveate.models.t2t_vit import Block
-from foveate.speed import native_training
 from foveate.speed.folding import fold_batch_norm, fold_norm
 from foveate.speed.joined_performer import JoinedTokenPerformer
+from foveate.speed.joined_token_training import JoinedTokenTrainingBlock
 from foveate.speed.joined_tokens import JoinedTokenBlock
 from foveate.speed.joined_training import JoinedTrainingBlock
 from foveate.speed.joining import JoinedBlock
 from foveate.speed.native_library import find_compiler, pytorchs_openmp
 
 BLOCKS = JoinedBlock, JoinedTokenBlock
+TRAINING_BLOCKS = JoinedTrainingBlock, JoinedTokenTrainingBlock
 
 _logger = logging.getLogger(__name__)
 
@@ -54,28 +55,30 @@ def optimize(model: nn.Module, *, compile: bool = True) -> nn.Module:  # noqa: A
 def optimize_for_training(model: nn.Module) -> tuple[str, ...]:
     """Makes a model that trains on a processor faster, in place, and says what was done; nothing where there is nothing to do.
 
-    FViT's blocks run in C++ in both directions, which the first process on a machine compiles (7 s), see `JoinedTrainingBlock`: numbers and
-    gradients stay up to rounding, names of modules and parameters too, so that weights are saved and loaded as before. Dropout draws other
-    numbers. T2T-ViT stays as it is, and so does every model on other devices or without a C++ compiler; blocks whose layers are replaced
-    or hooked later go through their layers again. `foveate train` does this itself.
+    The blocks of FViT and T2T-ViT run in C++ in both directions, which the first process on a machine compiles (7 and 3 s), see
+    `JoinedTrainingBlock` and `JoinedTokenTrainingBlock`: numbers and gradients stay up to rounding, names of modules and parameters too, so
+    that weights are saved and loaded as before. Dropout draws other numbers. Every model stays as it is on other devices or without a C++
+    compiler; blocks whose layers are replaced or hooked later go through their layers again. `foveate train` does this itself.
 
     Args:
         model: of this project, or anything around one (a detector, a segmenter), on its device. Where it trains under autocast, call this
             under it, too, so that no other form is compiled.
     """
-    blocks: list[Any] = [module for module in model.modules() if JoinedTrainingBlock.fits(module)]
-    if not blocks or not native_training.can_join(compute_dtype(blocks[0].ffn.fc1.weight)):
-        return ()
-    for block in blocks:
-        JoinedTrainingBlock.join(block)
-    return (f"{len(blocks)} blocks joined: native chains around the matrix products, forward and backward",)
+    steps = []
+    for kind in TRAINING_BLOCKS:
+        blocks: list[Any] = [module for module in model.modules() if kind.fits(module)]
+        if blocks and kind.can_join(compute_dtype(next(blocks[0].parameters()))):
+            for block in blocks:
+                kind.join(block)
+            steps.append(f"{len(blocks)} {kind.KIND}")
+    return tuple(steps)
 
 
 def _part(model: nn.Module) -> None:
     """Undoes `optimize_for_training`."""
-    joined: list[Any] = [module for module in model.modules() if isinstance(module, JoinedTrainingBlock)]
+    joined: list[Any] = [module for module in model.modules() if isinstance(module, TRAINING_BLOCKS)]
     for block in joined:
-        block.__class__ = BionicFocalVisionBlock
+        block.__class__ = block.LAYERS
 
 
 def _bake(model: nn.Module) -> str:

@@ -144,7 +144,7 @@ def bench(
         dtype: float32, or bfloat16 or float16 by autocast.
         mode: infer (forward passes) or train (forward, cross-entropy, backward, AdamW).
         compile: measure every model also under torch.compile.
-        optimize: measure our models also after foveate.optimize; with --mode train FViT's after foveate.optimize_for_training.
+        optimize: measure our models also after foveate.optimize; with --mode train after foveate.optimize_for_training.
         device: cpu, cuda, cuda:1, mps ...; auto is an accelerator where there is one.
         threads: of the processor; 0 for PyTorch's choice.
         rounds: how often the models take turns; a round lasts about a second per model.
@@ -192,11 +192,11 @@ def _described(device: str) -> str:
 
 
 def _forms(model: str, mode: Mode, device: str, *, compile: bool, optimize: bool) -> list[Form]:  # noqa: A002
-    """The forms in which a model is measured; only our own can be optimized, for training only FViT on processors."""
+    """The forms in which a model is measured; only our own can be optimized, for training only on processors."""
     forms: list[Form] = ["eager"]
     if compile:
         forms.append("compiled")
-    if optimize and (model in list_models() if mode == "infer" else model in list_models("fvit*") and device == "cpu"):
+    if optimize and model in list_models() and (mode == "infer" or device == "cpu"):
         forms.append("optimized")
     return forms
 

@@ -148,7 +148,7 @@ def _announced(
 
 
 def _speed_up(fabric: Fabric, settings: TrainSettings, model: nn.Module, stream: TrainingStream, report: Report) -> None:
-    """On processors, join FViT's blocks where the training is long enough to earn back the seconds of compiling."""
+    """On processors, join the model's blocks where the training is long enough to earn back the seconds of compiling."""
     if fabric.device.type == "cpu" and stream.total_steps >= MANY_STEPS and not settings.compile and settings.strategy != "fsdp":
         with fabric.autocast():
             steps = optimize_for_training(model)

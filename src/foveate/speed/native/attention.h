@@ -18,8 +18,8 @@ constexpr int DEPTH = 64;      // of the second product, taken together
 // Rows, filled up to whole tiles.
 constexpr int tiled(int rows) { return (rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS; }
 
-// `c += a b` for ROWS rows of a, (ROWS, depth), and WIDTH times sixteen columns of b, (depth, columns).
-template <int ROWS, int WIDTH>
+// `c += a b` for ROWS rows of a, (ROWS, depth), or (depth, ROWS) where it is TURNED, and WIDTH times sixteen columns of b, (depth, columns).
+template <int ROWS, int WIDTH, bool TURNED>
 void add_product(const float* a, int a_stride, const float* b, int b_stride, int depth, float* c, int c_stride) {
     Lanes sums[ROWS][WIDTH];
     for (int r = 0; r < ROWS; ++r)
@@ -28,22 +28,23 @@ void add_product(const float* a, int a_stride, const float* b, int b_stride, int
         Lanes row[WIDTH];
         for (int j = 0; j < WIDTH; ++j) row[j] = load(b + k * b_stride + j * LANES);
         for (int r = 0; r < ROWS; ++r)
-            for (int j = 0; j < WIDTH; ++j) sums[r][j] += a[r * a_stride + k] * row[j];
+            for (int j = 0; j < WIDTH; ++j) sums[r][j] += a[TURNED ? k * a_stride + r : r * a_stride + k] * row[j];
     }
     for (int r = 0; r < ROWS; ++r)
         for (int j = 0; j < WIDTH; ++j) store(c + r * c_stride + j * LANES, sums[r][j]);
 }
 
 // The same for `rows` rows, whole tiles of them, and `columns` columns, whole groups of sixteen.
-inline void add_products(
-    const float* a, int a_stride, const float* b, int b_stride, int rows, int depth, int columns, float* c, int c_stride) {
+template <bool TURNED = false>
+void add_products(const float* a, int a_stride, const float* b, int b_stride, int rows, int depth, int columns, float* c, int c_stride) {
+    const int a_step = TURNED ? 1 : a_stride;
     int at = 0;
     for (; at + TILE_LANES * LANES <= columns; at += TILE_LANES * LANES)
         for (int r = 0; r < rows; r += TILE_ROWS)
-            add_product<TILE_ROWS, TILE_LANES>(a + r * a_stride, a_stride, b + at, b_stride, depth, c + r * c_stride + at, c_stride);
+            add_product<TILE_ROWS, TILE_LANES, TURNED>(a + r * a_step, a_stride, b + at, b_stride, depth, c + r * c_stride + at, c_stride);
     for (; at < columns; at += LANES)
         for (int r = 0; r < rows; r += TILE_ROWS)
-            add_product<TILE_ROWS, 1>(a + r * a_stride, a_stride, b + at, b_stride, depth, c + r * c_stride + at, c_stride);
+            add_product<TILE_ROWS, 1, TURNED>(a + r * a_step, a_stride, b + at, b_stride, depth, c + r * c_stride + at, c_stride);
 }
 
 // Sixteen of the 32 numbers of two rows.
@@ -126,19 +127,23 @@ struct Head {
             for (int c = 0; c < width; c += LANES) __builtin_prefetch(from + static_cast<std::size_t>(t) * step + c);
     }
 
-    // Keys as (d, T): sixteen tokens and sixteen channels at a time.
     void pack_keys(float* keys, int own, int columns) const {
         for (int t = 0; t < columns; t += LANES) {
             fetch(k, t + LANES);
             fetch(v, t);
             fetch(q, t);
-            for (int c = 0; c < own; c += LANES) {
-                Lanes rows[LANES];
-                for (int i = 0; i < LANES; ++i)
-                    rows[i] = t + i < tokens ? read(k + static_cast<std::size_t>(t + i) * step + c, width - c) + load(k_bias + c) : Lanes{};
-                transpose(rows);
-                for (int i = 0; i < LANES; ++i) store(keys + static_cast<std::size_t>(c + i) * columns + t, rows[i]);
-            }
+            turn(k, k_bias, t, keys, own, columns);
+        }
+    }
+
+    // Sixteen tokens from `t` on, as columns of (d, T): sixteen channels at a time.
+    void turn(const Number* from, const float* bias, int t, float* to, int own, int columns) const {
+        for (int c = 0; c < own; c += LANES) {
+            Lanes rows[LANES];
+            for (int i = 0; i < LANES; ++i)
+                rows[i] = t + i < tokens ? read(from + static_cast<std::size_t>(t + i) * step + c, width - c) + load(bias + c) : Lanes{};
+            transpose(rows);
+            for (int i = 0; i < LANES; ++i) store(to + static_cast<std::size_t>(c + i) * columns + t, rows[i]);
         }
     }
 

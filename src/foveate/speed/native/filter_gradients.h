@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "chains.h"
 #include "gradients.h"
 
 namespace {

@@ -3,7 +3,7 @@
 
 #pragma once
 
-#include "chains.h"
+#include "rows.h"
 
 namespace {
 
@@ -74,6 +74,12 @@ inline int parts_of(int pictures, int threads) { return std::min(pictures, 4 * t
 inline void collect(float* sums, int parts, std::size_t count) {
     for (int part = 1; part < parts; ++part)
         for (std::size_t i = 0; i < count; i += LANES) add(sums + i, load(sums + part * count + i));
+}
+
+// Rows of sums (taps, stride) added to a gradient (C, taps).
+inline void add_sums(const float* sums, int taps, int channels, int stride, float* gradient) {
+    for (int c = 0; c < channels; ++c)
+        for (int tap = 0; tap < taps; ++tap) gradient[c * taps + tap] += sums[tap * stride + c];
 }
 
 }  // namespace

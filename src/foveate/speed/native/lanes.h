@@ -174,4 +174,10 @@ struct Kept {
     }
 };
 
+// `dropped`: two keys and the levels of dropout, and where the numbers begin among those of all pictures.
+inline Kept kept_of(const std::int64_t* dropped, float scale) {
+    const auto word = [=](int index) { return static_cast<std::uint32_t>(dropped[index]); };
+    return {{word(0), word(1)}, word(2), scale};
+}
+
 }  // namespace

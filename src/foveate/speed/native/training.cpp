@@ -25,12 +25,6 @@ class Packed {
     float* next_;
 };
 
-// Rows of sums (taps, stride) added to a gradient (C, taps).
-void add_sums(const float* sums, int taps, int channels, int stride, float* gradient) {
-    for (int c = 0; c < channels; ++c)
-        for (int tap = 0; tap < taps; ++tap) gradient[c * taps + tap] += sums[tap * stride + c];
-}
-
 // Sizes: B, H, W, C, the filter's side, activation, released. Weights: kernel and bias of the position embedding, gain and shift of the
 // first norm, kernel and bias of the filter, gain and shift of the later norm. Eps of both norms.
 Mixing mixing(const Number* x, const std::int64_t* sizes, const float* const* weights, const float* eps, Scratch& scratch) {
@@ -68,12 +62,6 @@ Groups groups_of(const std::int64_t* sizes, const float* const* weights, Scratch
         if (i == 0) of.bias = row;
     }
     return of;
-}
-
-// `dropped`: two keys and the levels of dropout, and where the numbers begin among those of all pictures.
-Kept kept_of(const std::int64_t* dropped, float scale) {
-    const auto word = [=](int index) { return static_cast<std::uint32_t>(dropped[index]); };
-    return {{word(0), word(1)}, word(2), scale};
 }
 
 }  // namespace

@@ -1,0 +1,279 @@
+"""T2T-ViT's blocks joined for training learn what their layers learn, and step aside, for these, where native code is not meant."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import foveate
+from foveate.layers.mlp import Mlp
+from foveate.models.t2t_vit import Attention, Block
+from foveate.speed import native_token_training
+from foveate.speed.joined_token_training import JoinedTokenTrainingBlock
+from foveate.speed.joining import filled_up
+from foveate.speed.native_token_training import attend_gradients, can_join
+from joined_modules import joined_copy, random_map
+from training_blocks import assert_close, learnt
+
+pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
+
+STEP = "blocks joined: native attention and passes around the matrix products, forward and backward"
+SHAPES = [(1, 1, 1, 1), (2, 5, 3, 12), (3, 197, 2, 64), (2, 50, 2, 33), (1, 785, 3, 64), (2, 48, 1, 16), (1, 97, 2, 80), (1, 49, 1, 200)]
+
+
+def exact_gradient(qkv: Tensor, bias: Tensor, outer: Tensor, heads: int, scale: float) -> Tensor:
+    """The gradient through softmax attention to `qkv`, by its equation in float64."""
+    qkv = qkv.double().requires_grad_()
+    q, k, v = (qkv + bias.double().flatten()).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    y = ((scale * q @ k.transpose(-1, -2)).softmax(dim=-1) @ v).transpose(1, 2).flatten(2)
+    return torch.autograd.grad(y, qkv, outer.double())[0]
+
+
+@pytest.mark.parametrize(("pictures", "tokens", "heads", "width"), SHAPES)
+def test_gradients_through_native_attention(pictures: int, tokens: int, heads: int, width: int) -> None:
+    qkv, bias = random_map(pictures, tokens, 3 * heads * width), random_map(3, heads, width, seed=1)
+    outer = random_map(pictures, tokens, heads * width, seed=2)
+    for dtype, tolerance in ((torch.float32, 2e-5), (torch.bfloat16, 0.02)):
+        given, further = qkv.to(dtype), outer.to(dtype)
+        found = attend_gradients(given, further, heads, filled_up(bias), 0.3)
+        assert found.dtype == dtype
+        assert_close({"qkv": found}, {"qkv": exact_gradient(given, bias, further, heads, 0.3)}, tolerance)
+
+
+@pytest.mark.parametrize("size", [1e-30, 30.0, 1e4])
+def test_gradients_hold_at_any_magnitude(size: float) -> None:
+    """At large ones a query hears of one key alone, and nothing leads back to it."""
+    qkv, outer, none = random_map(1, 70, 3 * 32), random_map(1, 70, 32, seed=1), torch.zeros(3, 1, 32)
+    qkv[..., :32] *= size
+    found = attend_gradients(qkv, outer, 1, none, 1.0)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[..., 64:].double(), exact_gradient(qkv, none, outer, 1, 1.0)[..., 64:], atol=1e-3, rtol=1e-3)
+
+
+def make_block(width: int = 48, heads: int = 3, hidden: int = 100, drop: float = 0.0, drop_path: float = 0.3) -> Any:
+    """A block in training with random weights everywhere."""
+    block: Any = Block(width, Attention(width, heads), Mlp(width, hidden, inner_drop=drop, drop=drop), drop_path)
+    generator = torch.Generator().manual_seed(width)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return block.train()
+
+
+joined = partial(joined_copy, JoinedTokenTrainingBlock)
+
+
+@pytest.mark.parametrize(
+    "form", [{}, {"width": 64, "heads": 1, "hidden": 192}, {"width": 36, "hidden": 37}, {"width": 33, "drop_path": 0.0}], ids=str
+)
+def test_a_joined_block_learns_as_the_block(form: dict[str, Any]) -> None:
+    block = make_block(**form)
+    fast, exact, width = joined(block), copy.deepcopy(block).double(), block.attn.proj.in_features
+    for seed, (pictures, tokens) in enumerate([(1, 1), (2, 3), (3, 17), (1, 197), (5, 50)]):
+        x = random_map(pictures, tokens, width, seed=seed)
+        before = x.clone()
+        assert_close(learnt(fast, x), learnt(exact, x.double()))
+        assert torch.equal(x, before)
+
+
+def test_threads_change_nothing_but_rounding() -> None:
+    block, threads = make_block(), torch.get_num_threads()
+    expected = learnt(copy.deepcopy(block).double(), random_map(2, 61, 48).double())
+    try:
+        for count in (1, 2, 3, 16):
+            torch.set_num_threads(count)
+            found = [learnt(joined(block), random_map(2, 61, 48)) for _ in range(2)]
+            assert_close(found[0], expected)
+            assert all(torch.equal(found[0][name], found[1][name]) for name in expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_backward_may_run_twice() -> None:
+    fast, x = joined(make_block(drop=0.2)), random_map(3, 17, 48).requires_grad_()
+    loss = fast(x).square().sum()
+    once = torch.autograd.grad(loss, (x, *fast.parameters()), retain_graph=True)
+    twice = torch.autograd.grad(loss, (x, *fast.parameters()))
+    assert all(torch.equal(first, second) for first, second in zip(once, twice, strict=True))
+
+
+def test_gradients_go_through_the_numbers_that_dropout_kept() -> None:
+    """Along a direction the loss changes as its gradient says, the same numbers being dropped, in the MLP and at its end."""
+    fast = joined(make_block(drop=0.4))
+    x, weight = random_map(3, 17, 48), random_map(3, 17, 48, seed=1).double()
+
+    def loss(x: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        return (fast(x).double() * weight).sum()
+
+    direction = random_map(*x.shape, seed=2)
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(x), x)
+    with torch.no_grad():
+        measured = (loss(x + 0.005 * direction) - loss(x - 0.005 * direction)) / 0.01
+        assert not torch.equal(fast(x), fast(x))
+    torch.testing.assert_close((gradient * direction).double().sum(), measured, rtol=0.003, atol=0.05)
+
+
+def test_no_dropout_in_evaluation_and_everything_at_rate_one() -> None:
+    block, x = make_block(drop=0.3), random_map(2, 9, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(joined(block.eval())(x), block(x.clone()), atol=1e-5, rtol=1e-5)
+    found = learnt(joined(make_block(drop=1.0, drop_path=0.0)), x)
+    assert float(found["mlp.fc2.weight"].abs().max()) == 0.0
+    assert found["y"].isfinite().all()
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.2])
+def test_bfloat16_under_autocast(drop: float) -> None:
+    """As near to the exact gradients as the layers in the same number format; tokens stay in float32 from block to block."""
+    block, x = make_block(drop=drop, drop_path=0.0), random_map(3, 50, 48)
+
+    def step(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            return learnt(model, x)
+
+    found, expected = step(joined(block), x), step(block, x)
+    assert {name: value.dtype for name, value in found.items()} == {name: value.dtype for name, value in expected.items()}
+    if drop == 0:
+        exact = learnt(copy.deepcopy(block).double(), x.double())
+        for name, value in exact.items():
+            near, far = ((one[name].double() - value).norm() / (value.norm() + 1e-9) for one in (found, expected))
+            assert near < 1.5 * far + 0.005, name
+
+
+def test_a_backward_pass_under_autocast_is_in_the_number_format_of_the_forward_pass() -> None:
+    fast, x = joined(make_block(drop_path=0.0)), random_map(2, 9, 48)
+    expected = learnt(fast, x)
+    y = fast(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        y.backward(random_map(*y.shape, seed=99))
+    found = {name: parameter.grad for name, parameter in fast.named_parameters()}
+    assert_close(found, {name: expected[name] for name in found})
+
+
+def test_frozen_weights_get_no_gradients() -> None:
+    fast, frozen = joined(make_block()), ("attn.qkv.weight", "norm2.weight", "mlp.fc1.weight", "mlp.fc2.bias")
+    expected = learnt(fast, random_map(2, 9, 48))
+    for name, parameter in fast.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    found = learnt(fast, random_map(2, 9, 48))
+    assert {name for name, value in found.items() if value is None} == set(frozen)
+    assert all(torch.equal(value, expected[name]) for name, value in found.items() if value is not None)
+
+
+@pytest.mark.parametrize("name", ["t2t_vit_7", "t2t_vit_t_14", "t2t_vit_14_resnext", "t2t_vit_14_wide"])
+def test_a_model_learns_the_same_joined(name: str) -> None:
+    """Ten steps of a whole model, of one with gradient checkpointing; what was learnt can be optimized for inference."""
+    torch.manual_seed(0)
+    plain = foveate.create_model(name, depth=2, num_classes=5).train()
+    fast = copy.deepcopy(plain)
+    assert foveate.optimize_for_training(fast) == (f"2 {STEP}",)
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    x, labels = torch.randn(6, 3, 64, 48), torch.tensor([0, 1, 2, 3, 4, 0])
+    fast.set_grad_checkpointing(name == "t2t_vit_7")
+    losses: list[list[float]] = []
+    for model in (plain, fast):
+        torch.manual_seed(1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        losses.append([])
+        for _ in range(10):
+            loss = nn.functional.cross_entropy(model(x), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(loss.item())
+    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), atol=2e-3, rtol=2e-3)
+    assert losses[1][-1] < losses[1][0]
+    inferring = foveate.optimize(fast)
+    assert "2 blocks joined: native attention and passes around four matrix products" in inferring.optimized[-1]
+    with torch.no_grad():
+        torch.testing.assert_close(inferring(x), fast.eval()(x), atol=1e-4, rtol=1e-4)
+
+
+def test_blocks_with_other_attention_are_left_alone() -> None:
+    for name in ("t2t_vit_14_se", "t2t_vit_16_ghost"):
+        assert foveate.optimize_for_training(foveate.create_model(name, depth=1)) == ()
+
+
+def adapted(block: Any) -> None:
+    block.attn.qkv = nn.Sequential(block.attn.qkv, nn.Identity())
+
+
+def hooked(block: Any) -> None:
+    block.mlp.fc2.register_forward_hook(lambda module, given, y: None)
+
+
+def in_evaluation(block: Any) -> None:
+    block.eval()
+
+
+def partly_in_evaluation(block: Any) -> None:
+    block.mlp.drop.eval()
+
+
+def in_float64(block: Any) -> None:
+    block.double()
+
+
+def in_bfloat16(block: Any) -> None:
+    block.bfloat16()
+
+
+def with_a_bias_of_queries(block: Any) -> None:
+    block.attn.qkv.bias = nn.Parameter(torch.ones(144))
+
+
+@pytest.mark.parametrize("change", [adapted, hooked, in_evaluation, partly_in_evaluation, in_float64, in_bfloat16, with_a_bias_of_queries])
+def test_what_the_native_code_is_not_made_for_goes_through_the_layers(
+    change: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = make_block()
+    fast = joined(block)
+    change(block)
+    change(fast)
+    monkeypatch.setattr(native_token_training, "norm", None)  # would fail
+    x = random_map(2, 9, 48).to(next(block.parameters()).dtype)
+    found, expected = learnt(fast, x), learnt(block, x)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_tokens_in_bfloat16_go_through_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, x = make_block(), random_map(2, 9, 48).bfloat16()
+    monkeypatch.setattr(native_token_training, "norm", None)  # would fail
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(learnt(joined(block), x)["y"], learnt(block, x)["y"])
+
+
+def test_gradients_are_not_differentiated_again() -> None:
+    fast, x = joined(make_block()), random_map(1, 5, 48).requires_grad_()
+    (gradient,) = torch.autograd.grad(fast(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.square().sum().backward()
+
+
+def test_shapes_that_do_not_fit_are_refused_as_by_the_layers() -> None:
+    for name, layer in (("proj", nn.Linear(48, 40)), ("qkv", nn.Linear(40, 144, bias=False))):
+        fast = joined(make_block())
+        setattr(fast.attn, name, layer)
+        with pytest.raises(RuntimeError):
+            fast(random_map(2, 9, 48))
+
+
+def test_counters_and_compilers_see_every_layer() -> None:
+    block, x = make_block(), random_map(2, 9, 48)
+    counts = []
+    for model in (block, joined(block)):
+        with FlopCounterMode(display=False) as counter:
+            model(x)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
+    torch.manual_seed(0)
+    found = torch.compile(joined(block), backend="eager")(x)
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, block(x), atol=2e-5, rtol=2e-5)

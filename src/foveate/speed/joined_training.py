@@ -11,6 +11,7 @@ from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import LearnableGaborFilter
 from foveate.layers.recomputing import compute_dtype, is_plain
 from foveate.models.fvit import BionicFocalVisionBlock
+from foveate.speed import native_gabor
 from foveate.speed import native_training as native
 from foveate.speed.joinable import are_chains, are_for_chains, is_for_chains, is_recorded, records_gradients
 from foveate.speed.joining import HIDDEN_NUMBERS
@@ -64,8 +65,14 @@ class JoinedTrainingBlock(BionicFocalVisionBlock):
         """In the order of `native_training.mix`."""
         layers: list[Any] = [self.position, self.norm1, self.norm2]
         position, norm, later = ((layer.weight, layer.bias) for layer in layers)
-        width = self.mixer.channels
-        return *position, *norm, self.mixer.kernels()[:, None].expand(width, 1, -1, -1), self.mixer.bias.expand(width), *later
+        width, kernels = self.mixer.channels, _Kernels.apply(self.mixer.kernel_size, *self._gabor_parameters())
+        return *position, *norm, kernels[:, None].expand(width, 1, -1, -1), self.mixer.bias.expand(width), *later
+
+    def _gabor_parameters(self) -> tuple[Tensor, ...]:
+        """In the order of `native_gabor`."""
+        of = self.mixer
+        parameters = of.frequency, of.orientation, of.phase, of.aspect_ratio, of.sharpness, of.amplitude, of.shift_x, of.shift_y
+        return tuple(parameter.float() for parameter in parameters)
 
     def _filtering_weights(self) -> tuple[Tensor, ...]:
         """In the order of `native_training.filter_groups`."""
@@ -87,6 +94,21 @@ def _is_joinable(block: Any) -> bool:
     if not norm.weight.shape == norm.bias.shape == block.norm1.weight.shape:
         return False
     return len({module.training for module in block.modules()}) == 1
+
+
+class _Kernels(torch.autograd.Function):
+    """Side, then the parameters of `native_gabor`, float32 -> (F, side, side)."""
+
+    @staticmethod
+    def forward(ctx: Any, side: int, *parameters: Tensor) -> Tensor:
+        parameters = tuple(parameter.contiguous() for parameter in parameters)
+        ctx.save_for_backward(*parameters)
+        return native_gabor.kernels(parameters, side)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return None, *native_gabor.gradients(ctx.saved_tensors, gradient.contiguous())
 
 
 class _Joined(torch.autograd.Function):

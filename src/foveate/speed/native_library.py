@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,11 @@ def function(library: str, name: str, dtype: torch.dtype) -> Any:
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     """Where a tensor's numbers lie; null for None."""
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def pointers(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
+    """Where several tensors' numbers lie, in an array."""
+    return (ctypes.c_void_p * len(tensors))(*(pointer(tensor).value for tensor in tensors))
 
 
 def find_compiler() -> list[str] | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from foveate.speed import native_tokens
-from foveate.speed.native_library import function, has_library, pointer
+from foveate.speed.native_library import function, has_library, pointer, pointers
 from foveate.speed.native_training import Dropped
 
 LIBRARY = "token_training"
@@ -133,7 +133,7 @@ def _backward(maps: Sequence[Tensor | None], branch: Branch | None, of: Norm | N
     written = product if inner is None else inner
     assert outer is not None and written is not None, "one of both is asked for"
     call = function(LIBRARY, "add_norm_gradients", written.dtype)
-    call(*map(pointer, maps), *_words(outer, branch, of), _pointers(sums), torch.get_num_threads())
+    call(*map(pointer, maps), *_words(outer, branch, of), pointers(sums), torch.get_num_threads())
 
 
 def _words(x: Tensor, branch: Branch | None, of: Norm | None) -> tuple[object, ...]:
@@ -141,11 +141,7 @@ def _words(x: Tensor, branch: Branch | None, of: Norm | None) -> tuple[object, .
     bias, factors, dropped = branch or (None, None, Dropped(0, 0, 1.0))
     gain, shift, eps = of or (None, None, 0.0)
     sizes = (ctypes.c_int64 * 3)(*x.shape)
-    return sizes, _pointers((bias, gain, shift)), ctypes.c_float(eps), *dropped.words(), pointer(factors)
-
-
-def _pointers(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(tensors))(*(pointer(tensor).value for tensor in tensors))
+    return sizes, pointers((bias, gain, shift)), ctypes.c_float(eps), *dropped.words(), pointer(factors)
 
 
 def _rows(hidden: Tensor) -> ctypes.Array[ctypes.c_int64]:

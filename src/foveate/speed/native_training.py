@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foveate.speed.native_library import ACTIVATIONS, function, has_library, pointer
+from foveate.speed import native_gabor
+from foveate.speed.native_library import ACTIVATIONS, function, has_library, pointer, pointers
 
 LIBRARY = "training"
 
@@ -47,7 +48,7 @@ class Dropped(NamedTuple):
 
 def can_join(dtype: torch.dtype) -> bool:
     """Whether the chains could be compiled here for maps in this number format; the first call does it."""
-    return has_library(LIBRARY, dtype)
+    return has_library(LIBRARY, dtype) and native_gabor.can_make()
 
 
 def mix(x_bhwc: Tensor, form: Mixing, factors: Tensor | None, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -59,7 +60,7 @@ def mix(x_bhwc: Tensor, form: Mixing, factors: Tensor | None, weights: Sequence[
     r, normal = torch.empty_like(x_bhwc), torch.empty_like(x_bhwc)
     call = function(LIBRARY, "mix_all", x_bhwc.dtype)
     maps = map(pointer, (x_bhwc, r, normal))
-    call(*maps, _mixing_sizes(x_bhwc, form), _pointers(weights), _eps(form), pointer(factors), torch.get_num_threads())
+    call(*maps, _mixing_sizes(x_bhwc, form), pointers(weights), _eps(form), pointer(factors), torch.get_num_threads())
     return r, normal
 
 
@@ -71,7 +72,7 @@ def mix_gradients(
     call = function(LIBRARY, "mix_gradients_of_all", x_bhwc.dtype)
     maps = map(pointer, (x_bhwc, outer, inner, to_x))
     sizes = _mixing_sizes(x_bhwc, form)
-    call(*maps, sizes, _pointers(weights), _eps(form), pointer(factors), _pointers(gradients), torch.get_num_threads())
+    call(*maps, sizes, pointers(weights), _eps(form), pointer(factors), pointers(gradients), torch.get_num_threads())
     return to_x, gradients
 
 
@@ -83,7 +84,7 @@ def filter_groups(hidden_bhwc: Tensor, groups: int, dropped: Dropped, weights: S
     leaving = torch.empty_like(hidden_bhwc)
     call = function(LIBRARY, "filter_all", hidden_bhwc.dtype)
     sizes = _filtering_sizes(hidden_bhwc, groups, weights)
-    call(pointer(hidden_bhwc), pointer(leaving), sizes, _pointers(weights), *dropped.words(), torch.get_num_threads())
+    call(pointer(hidden_bhwc), pointer(leaving), sizes, pointers(weights), *dropped.words(), torch.get_num_threads())
     return leaving
 
 
@@ -94,7 +95,7 @@ def filter_gradients(
     leaving = torch.empty_like(entering)
     call = function(LIBRARY, "filter_gradients_of_all", entering.dtype)
     sizes, maps = _filtering_sizes(entering, groups, weights), map(pointer, (entering, inner, leaving))
-    call(*maps, sizes, _pointers(weights), *dropped.words(), _pointers(gradients), torch.get_num_threads())
+    call(*maps, sizes, pointers(weights), *dropped.words(), pointers(gradients), torch.get_num_threads())
     return leaving
 
 
@@ -128,7 +129,3 @@ def _residual_sizes(x_bhwc: Tensor) -> ctypes.Array[ctypes.c_int64]:
 
 def _eps(form: Mixing) -> ctypes.Array[ctypes.c_float]:
     return (ctypes.c_float * 2)(*form.eps)
-
-
-def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

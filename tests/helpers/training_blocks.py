@@ -58,10 +58,37 @@ def learnt(model: nn.Module, x: Tensor, seed: int = 0) -> dict[str, Tensor]:
     return {"y": y.detach(), "x": x.grad, **gradients}  # type: ignore[dict-item]
 
 
+def assert_gradients_are_slopes(model: nn.Module, x: Tensor, step: float = 0.003) -> None:
+    """Along a random direction of the input, and of each learnt parameter, a loss changes as its gradient says, whatever dropout drops."""
+    weights = random_map(*model(x).shape, seed=1).double()
+
+    def loss() -> Tensor:
+        torch.manual_seed(3)
+        return (model(x).double() * weights).sum()
+
+    x.requires_grad_()
+    learnt_ones = {"x": x} | {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    found = torch.autograd.grad(loss(), list(learnt_ones.values()))
+    for (name, values), gradient in zip(learnt_ones.items(), found, strict=True):
+        direction = random_map(*values.shape, seed=2)
+        with torch.no_grad():
+            losses = []
+            for change in (step, -2 * step):
+                values.add_(change * direction)
+                losses.append(loss())
+            values.add_(step * direction)
+        slope, expected = float((losses[0] - losses[1]) / (2 * step)), float((gradient.double() * direction).sum())
+        size = float((gradient.double() * direction).norm())
+        assert abs(slope - expected) <= 0.01 * size + 0.03, f"{name}: {slope} beside {expected}, of numbers of size {size}"
+
+
 def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 3e-5) -> None:
-    """Every tensor within `tolerance` of its largest number."""
+    """Every tensor within `tolerance` of its largest number, and None where None is expected, for what is frozen."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
+        assert (found[name] is None) == (value is None), name
+        if value is None:
+            continue
         scale = float(value.abs().max()) + 1e-6
         deviation = float((found[name].double() - value.double()).abs().max())
         assert deviation <= tolerance * scale, f"{name}: {deviation} beside {scale}"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import foveate
+from foveate.layers.dropout import Dropout
 from foveate.layers.mlp import Mlp
 from foveate.models.t2t_vit import Attention, Block
 from foveate.speed import native_token_training
@@ -18,7 +19,7 @@ from foveate.speed.joined_token_training import JoinedTokenTrainingBlock
 from foveate.speed.joining import filled_up
 from foveate.speed.native_token_training import attend_gradients, can_join
 from joined_modules import joined_copy, random_map
-from training_blocks import assert_close, learnt
+from training_blocks import assert_close, assert_gradients_are_slopes, learnt
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 
@@ -45,14 +46,14 @@ def test_gradients_through_native_attention(pictures: int, tokens: int, heads: i
         assert_close({"qkv": found}, {"qkv": exact_gradient(given, bias, further, heads, 0.3)}, tolerance)
 
 
-@pytest.mark.parametrize("size", [1e-30, 30.0, 1e4])
+@pytest.mark.parametrize("size", [1e-30, 3.0, 1e4])
 def test_gradients_hold_at_any_magnitude(size: float) -> None:
     """At large ones a query hears of one key alone, and nothing leads back to it."""
     qkv, outer, none = random_map(1, 70, 3 * 32), random_map(1, 70, 32, seed=1), torch.zeros(3, 1, 32)
     qkv[..., :32] *= size
-    found = attend_gradients(qkv, outer, 1, none, 1.0)
-    assert found.isfinite().all()
-    torch.testing.assert_close(found[..., 64:].double(), exact_gradient(qkv, none, outer, 1, 1.0)[..., 64:], atol=1e-3, rtol=1e-3)
+    parts = (found.chunk(3, dim=-1) for found in (attend_gradients(qkv, outer, 1, none, 1.0), exact_gradient(qkv, none, outer, 1, 1.0)))
+    for found, expected in zip(*parts, strict=True):
+        torch.testing.assert_close(found.double(), expected, atol=2e-3 * float(expected.abs().max()) + 1e-6, rtol=1e-3)
 
 
 def make_block(width: int = 48, heads: int = 3, hidden: int = 100, drop: float = 0.0, drop_path: float = 0.3) -> Any:
@@ -94,6 +95,63 @@ def test_threads_change_nothing_but_rounding() -> None:
         torch.set_num_threads(threads)
 
 
+def test_what_is_not_contiguous_is_read_as_the_layers_do() -> None:
+    """Tokens, weights, and the gradient of a sum, which is one number in memory."""
+    block = make_block()
+    with torch.no_grad():
+        for layer in (block.attn.proj, block.mlp.fc1):
+            layer.bias.data = layer.bias.data.repeat_interleave(2)[::2]
+        block.norm1.weight.data = torch.ones(1).expand(48)
+        block.norm1.eps, block.norm2.eps = 0.1, 0.001
+    x = random_map(2, 96, 9).transpose(1, 2)[..., ::2]
+    assert not x.is_contiguous()
+    gradients = []
+    for model in (joined(block), copy.deepcopy(block).double()):
+        torch.manual_seed(0)
+        given = x.detach().to(next(model.parameters()).dtype).requires_grad_()
+        model(given).sum().backward()
+        gradients.append({"x": given.grad} | {name: parameter.grad for name, parameter in model.named_parameters()})
+    assert_close(gradients[0], gradients[1])
+
+
+def test_gradients_that_are_negated_in_name_alone() -> None:
+    fast, x = joined(make_block(drop_path=0.0)), random_map(2, 9, 48).requires_grad_()
+    y, gradient = fast(x), random_map(2, 9, 48, seed=1)
+    (expected,) = torch.autograd.grad(y, x, -gradient, retain_graph=True)
+    (found,) = torch.autograd.grad(y, x, torch._neg_view(gradient))
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+    view = torch._neg_view(x.detach())
+    torch.testing.assert_close(fast(view), fast(-x.detach()), atol=2e-5, rtol=2e-5)
+
+
+def test_biases_may_change_between_two_backward_passes() -> None:
+    """As where they alone are learnt."""
+    fast, x = joined(make_block(hidden=96)), random_map(2, 9, 48)
+    for name, parameter in fast.named_parameters():
+        parameter.requires_grad_(name.endswith("bias"))
+    losses = [fast(x).sum(), fast(x).sum()]
+    losses[0].backward()
+    with torch.no_grad():
+        for layer in (fast.attn.proj, fast.mlp.fc1, fast.mlp.fc2):
+            layer.bias.add_(0.1)
+    losses[1].backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_default_number_format_does_not_matter(dtype: torch.dtype) -> None:
+    fast, x = joined(make_block()), random_map(2, 9, 48)
+    weights = random_map(2, 9, 48, seed=99)
+    expected = learnt(fast, x)
+    try:
+        torch.set_default_dtype(dtype)
+        torch.manual_seed(0)
+        fast(x).backward(weights)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    found = {name: parameter.grad for name, parameter in fast.named_parameters()}
+    assert_close(found, {name: expected[name] for name in found})
+
+
 def test_backward_may_run_twice() -> None:
     fast, x = joined(make_block(drop=0.2)), random_map(3, 17, 48).requires_grad_()
     loss = fast(x).square().sum()
@@ -103,21 +161,7 @@ def test_backward_may_run_twice() -> None:
 
 
 def test_gradients_go_through_the_numbers_that_dropout_kept() -> None:
-    """Along a direction the loss changes as its gradient says, the same numbers being dropped, in the MLP and at its end."""
-    fast = joined(make_block(drop=0.4))
-    x, weight = random_map(3, 17, 48), random_map(3, 17, 48, seed=1).double()
-
-    def loss(x: Tensor) -> Tensor:
-        torch.manual_seed(3)
-        return (fast(x).double() * weight).sum()
-
-    direction = random_map(*x.shape, seed=2)
-    x.requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(x), x)
-    with torch.no_grad():
-        measured = (loss(x + 0.005 * direction) - loss(x - 0.005 * direction)) / 0.01
-        assert not torch.equal(fast(x), fast(x))
-    torch.testing.assert_close((gradient * direction).double().sum(), measured, rtol=0.003, atol=0.05)
+    assert_gradients_are_slopes(joined(make_block(drop=0.4)), random_map(3, 17, 48))
 
 
 def test_no_dropout_in_evaluation_and_everything_at_rate_one() -> None:
@@ -172,8 +216,11 @@ def test_a_model_learns_the_same_joined(name: str) -> None:
     """Ten steps of a whole model, of one with gradient checkpointing; what was learnt can be optimized for inference."""
     torch.manual_seed(0)
     plain = foveate.create_model(name, depth=2, num_classes=5).train()
+    for layer in plain.token_stage.modules():
+        if isinstance(layer, Dropout):
+            layer.p = 0.0
     fast = copy.deepcopy(plain)
-    assert foveate.optimize_for_training(fast) == (f"2 {STEP}",)
+    assert foveate.optimize_for_training(fast)[0] == f"2 {STEP}"
     assert fast.state_dict().keys() == plain.state_dict().keys()
     x, labels = torch.randn(6, 3, 64, 48), torch.tensor([0, 1, 2, 3, 4, 0])
     fast.set_grad_checkpointing(name == "t2t_vit_7")
@@ -198,7 +245,7 @@ def test_a_model_learns_the_same_joined(name: str) -> None:
 
 def test_blocks_with_other_attention_are_left_alone() -> None:
     for name in ("t2t_vit_14_se", "t2t_vit_16_ghost"):
-        assert foveate.optimize_for_training(foveate.create_model(name, depth=1)) == ()
+        assert not any("blocks" in step for step in foveate.optimize_for_training(foveate.create_model(name, depth=1)))
 
 
 def adapted(block: Any) -> None:
@@ -258,11 +305,13 @@ def test_gradients_are_not_differentiated_again() -> None:
 
 
 def test_shapes_that_do_not_fit_are_refused_as_by_the_layers() -> None:
-    for name, layer in (("proj", nn.Linear(48, 40)), ("qkv", nn.Linear(40, 144, bias=False))):
+    for name, layer in (("attn.proj", nn.Linear(48, 40)), ("attn.qkv", nn.Linear(40, 144, bias=False)), ("norm2", nn.LayerNorm(32))):
         fast = joined(make_block())
-        setattr(fast.attn, name, layer)
+        fast.set_submodule(name, layer)
         with pytest.raises(RuntimeError):
             fast(random_map(2, 9, 48))
+    with pytest.raises(RuntimeError):
+        joined(make_block())(random_map(2, 9, 64))
 
 
 def test_counters_and_compilers_see_every_layer() -> None:
@@ -274,6 +323,6 @@ def test_counters_and_compilers_see_every_layer() -> None:
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] > 0
     torch.manual_seed(0)
-    found = torch.compile(joined(block), backend="eager")(x)
+    found = torch.compile(joined(block), backend="eager", fullgraph=True)(x)
     torch.manual_seed(0)
     torch.testing.assert_close(found, block(x), atol=2e-5, rtol=2e-5)

@@ -41,13 +41,20 @@ def split_norm_linear(
     Args:
         gain, shift: the LayerNorm's (D,); weight: (E, D); bias: (E,) or None; eps: the LayerNorm's.
     """
+    response, scales, constant = split_response(x_bchw, gain, shift, weight, bias, kernel, stride, eps)
+    scaled_response = torch.addcmul(constant[:, None, None], response, scales)  # one pass over the largest map of the model
+    return scaled_response.flatten(2).transpose(1, 2)
+
+
+def split_response(
+    x_bchw: Tensor, gain: Tensor, shift: Tensor, weight: Tensor, bias: Tensor | None, kernel: int, stride: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `split_norm_linear` comes to as `response * scales + constant`: (B, E, H', W'), (B, 1, H', W'), (E,)."""
     padding = soft_split_padding(kernel, stride)
     filters, constant = centred_filters(gain, shift, weight, bias, kernel)
     response = F.conv2d(x_bchw, filters, stride=stride, padding=padding)
     mean, square = (_patch_means(moment, kernel, stride, padding) for moment in (x_bchw, x_bchw.square()))
-    rstd = torch.rsqrt((square - mean.square()).clamp_min(0) + eps)
-    scaled_response = torch.addcmul(constant[:, None, None], response, rstd)  # one pass over the largest map of the model
-    return scaled_response.flatten(2).transpose(1, 2)
+    return response, torch.rsqrt((square - mean.square()).clamp_min(0) + eps), constant
 
 
 def centred_filters(gain: Tensor, shift: Tensor, weight: Tensor, bias: Tensor | None, kernel: int) -> tuple[Tensor, Tensor]:

@@ -100,7 +100,7 @@ def records_gradients(x: Tensor, parameters: list[nn.Parameter]) -> bool:
 
 def is_for_chains(x: Tensor, parameters: list[nn.Parameter]) -> bool:
     """Whether native code can take a block's input beside its weights: plain tensors on the processor, of its number formats, unwatched."""
-    if type(x) is not Tensor or x.device.type != "cpu" or not x.numel() or not are_for_chains(parameters):
+    if type(x) is not Tensor or x.device.type != "cpu" or not x.numel() or x.is_neg() or not are_for_chains(parameters):
         return False
     weight = parameters[0]
     if not torch.is_autocast_enabled("cpu") and x.dtype != weight.dtype:

@@ -43,7 +43,7 @@ class JoinedTokenPerformer(Packed, TokenPerformer):
     @staticmethod
     def fits(module: nn.Module) -> bool:
         """Whether `module` is a token layer in evaluation, on the processor, in float32, as `optimize` leaves it."""
-        return type(module) is TokenPerformer and _is_joinable(module) and _is_float32(module)
+        return type(module) is TokenPerformer and _is_joinable(module) and is_float32(module)
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         parameters = list(self.parameters())
@@ -63,9 +63,9 @@ class JoinedTokenPerformer(Packed, TokenPerformer):
         return y
 
     def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
-        if x.dim() != 4 or x.shape[1] * self.kernel**2 != self.kqv.in_features or records_gradients(x, parameters):
+        if x.dim() != 4 or x.shape[1] * self.kernel**2 != self.kqv.weight.shape[1] or records_gradients(x, parameters):
             return False
-        return is_for_chains(x, parameters) and _is_float32(self) and self.can_join(torch.float32)
+        return is_for_chains(x, parameters) and is_float32(self) and self.can_join(torch.float32)
 
     @torch.no_grad()
     def pack(self) -> Weights:
@@ -77,10 +77,18 @@ class JoinedTokenPerformer(Packed, TokenPerformer):
 
 def _is_joinable(layer: Any) -> bool:
     """Whether a layer's parts are in evaluation, of the kinds that the native code computes, and as they were made."""
-    if not is_untouched(layer.mlp, Mlp) or not is_untouched(layer.norm2, nn.LayerNorm) or layer.norm2.weight is not None:
+    return are_performer_layers(layer) and layer.norm2.weight is None and not any(module.training for module in layer.modules())
+
+
+def are_performer_layers(layer: Any) -> bool:
+    """Whether a token layer's parts are of the kinds and shapes that the native code computes, and as they were made.
+
+    Whether its later norm has weights, and whether it is in training, is left to the caller.
+    """
+    kinds = (layer.mlp, Mlp), (layer.norm2, nn.LayerNorm), (layer.drop, Dropout)
+    if not all(is_untouched(module, kind) for module, kind in kinds):
         return False
-    drops = layer.drop, layer.mlp.inner_drop, layer.mlp.drop
-    if layer.mlp.training or not all(is_untouched(drop, Dropout) and not drop.training for drop in drops):
+    if not all(is_untouched(drop, Dropout) for drop in (layer.mlp.inner_drop, layer.mlp.drop)):
         return False
     linears = layer.kqv, layer.proj, layer.mlp.fc1, layer.mlp.fc2
     return all(is_plain(part) and part.bias is not None for part in (layer.norm1, *linears)) and _agree(layer)
@@ -97,5 +105,5 @@ def _agree(layer: Any) -> bool:
     return lengths and count % LANES == width % LANES == 0
 
 
-def _is_float32(layer: nn.Module) -> bool:
+def is_float32(layer: nn.Module) -> bool:
     return all(parameter.device.type == "cpu" and parameter.dtype == torch.float32 for parameter in layer.parameters())

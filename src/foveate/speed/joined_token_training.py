@@ -2,7 +2,7 @@
 `native_token_training.py`.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +14,11 @@ from foveate.layers.recomputing import compute_dtype
 from foveate.models.t2t_vit import Attention, Block
 from foveate.speed import native_token_training as native
 from foveate.speed.joinable import are_token_layers, is_for_chains, is_recorded, records_gradients
+from foveate.speed.joined_halves import Half, before, filled, gradients, run, to_weight
 from foveate.speed.joining import filled_up
-from foveate.speed.native_library import LANES
 from foveate.speed.native_token_training import Branch, Norm
 from foveate.speed.native_tokens import attend
-from foveate.speed.native_training import Dropped
+from foveate.speed.native_training import NONE, Dropped
 
 
 class JoinedTokenTrainingBlock(Block):
@@ -26,8 +26,9 @@ class JoinedTokenTrainingBlock(Block):
 
     Numbers and gradients are those of the block up to rounding, but the MLP's dropout, whose masks are never in memory, has another
     generator, seeded from PyTorch's. Kept for the backward pass are the tokens, the sum after the attention, its queries, keys, values and
-    outcome, and what enters GELU. As in the layers' own training, gradients cannot be differentiated once more: a block in evaluation goes
-    through its layers wherever gradients are recorded. So does what the native code is not made for, as in `JoinedTokenBlock`.
+    outcome, and what enters GELU. Gradients can neither be differentiated once more, as in the layers' own training, nor be taken in
+    batches: a block in evaluation goes through its layers wherever gradients are recorded. So does what the native code is not made for, as
+    in `JoinedTokenBlock`.
     """
 
     LAYERS = Block
@@ -53,8 +54,7 @@ class JoinedTokenTrainingBlock(Block):
         dtype, mlp = compute_dtype(self.attn.proj.weight), self.mlp
         ones = torch.ones(len(x), 1, 1, dtype=torch.float32, device="cpu")
         factors = self.drop_path1(ones), self.drop_path2(ones)
-        drops = mlp.inner_drop, mlp.drop
-        dropped = tuple(Dropped(int(torch.randint(2**63 - 1, ())) if drop.levels else 0, drop.levels, drop.scale) for drop in drops)
+        dropped = Dropped.by(mlp.inner_drop), Dropped.by(mlp.drop)
         products = (layer.weight.to(dtype) for layer in (self.attn.qkv, self.attn.proj, mlp.fc1, mlp.fc2))
         norms: list[Any] = [self.norm1, self.norm2]
         small = (weight for norm in norms for weight in (norm.weight, norm.bias))
@@ -66,7 +66,7 @@ class JoinedTokenTrainingBlock(Block):
 
     def _takes(self, x: Tensor) -> bool:
         parameters = list(self.parameters())
-        if x.dim() != 3 or x.shape[-1] != self.attn.proj.in_features or (not self.training and records_gradients(x, parameters)):
+        if x.dim() != 3 or x.shape[-1] != len(self.attn.proj.weight) or (not self.training and records_gradients(x, parameters)):
             return False
         if not _are_plain_floats([x, *parameters]) or not is_for_chains(x, parameters):
             return False
@@ -110,80 +110,42 @@ class _Joined(torch.autograd.Function):
         fc2: Tensor,
         *small: Tensor,
     ) -> Tensor:
-        x, small, dtype = x.contiguous(), tuple(map(_filled, small)), qkv.dtype
-        joints = _joints(eps, dropped, factors, small)
-        asked = F.linear(native.norm(x, joints.norm1, dtype), qkv)
+        x, (gain1, shift1, gain2, shift2, proj_bias, fc1_bias, fc2_bias) = x.contiguous(), map(filled, small)
+        asked = F.linear(native.norm(x, Norm(gain1, shift1, eps[0]), qkv.dtype), qkv)
         attended = attend(asked, heads, _no_bias(heads, proj), _scale(heads, proj))
-        s, normal = native.add_norm(x, F.linear(attended, proj), joints.attention, joints.norm2)
-        hidden = F.linear(normal, fc1)
-        leaving = native.activate(hidden, small[5], dropped[0])
-        y = native.add(s, F.linear(leaving, fc2), joints.mlp)
+        fc1_bias = fc1_bias.clone()  # the only weight that the way back reads, and that of the layers does not
+        attention, mlp = Branch(proj_bias, factors[0], NONE), Branch(fc2_bias, factors[1], dropped[1])
+        half = Half(proj, fc1, fc2, attention, Norm(gain2, shift2, eps[1]), fc1_bias, dropped[0], mlp)
+        s, hidden, y = run(x, attended, half)
         ctx.heads, ctx.eps, ctx.dropped = heads, eps, dropped
-        ctx.save_for_backward(x, asked, attended, s, hidden, qkv, proj, fc1, fc2, *factors, *small)
+        ctx.save_for_backward(x, asked, attended, s, hidden, qkv, proj, fc1, fc2, *factors, gain1, shift1, gain2, shift2, fc1_bias)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         with torch.autocast("cpu", enabled=False):
-            return _backward(ctx, gradient.contiguous())
+            return _backward(ctx, gradient.resolve_neg().contiguous())
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients to what `_Joined` is given."""
-    x, asked, attended, s, hidden, qkv, proj, fc1, fc2, *others = ctx.saved_tensors
-    heads, small, wanted = ctx.heads, others[2:], ctx.needs_input_grad[5:9]
-    joints = _joints(ctx.eps, ctx.dropped, others[:2], small)
-
-    outer, to_fc2_bias = native.add_gradients(gradient, joints.mlp, asked.dtype)
-    inner = _before(outer, fc2)
-    leaving, to_fc1_bias = native.activate_gradients(hidden, inner, small[5], ctx.dropped[0])
-    to_fc2 = _to_weight(outer, leaving, wanted[3])
-    del leaving
-    normal = _before(inner, fc1)
-    to_s, outer, to_proj_bias, *to_norm2 = native.add_norm_gradients(s, gradient, normal, joints.attention, joints.norm2)
-    to_fc1 = _to_weight(inner, normal, wanted[2])
-    to_proj = _to_weight(outer, attended, wanted[1])
-    inner = native.attend_gradients(asked, _before(outer, proj), heads, _no_bias(heads, proj), _scale(heads, proj))
-    normal = _before(inner, qkv)
-    to_x, *to_norm1 = native.norm_gradients(x, to_s, normal, joints.norm1)
-    to_qkv = _to_weight(inner, normal, wanted[0])
-    return to_x, *(None,) * 4, to_qkv, to_proj, to_fc1, to_fc2, *to_norm1, *to_norm2, to_proj_bias, to_fc1_bias, to_fc2_bias
-
-
-class _Joints(NamedTuple):
-    """Where branches begin, and where they are added."""
-
-    norm1: Norm
-    attention: Branch
-    norm2: Norm
-    mlp: Branch
-
-
-def _joints(eps: Any, dropped: Any, factors: Any, small: Any) -> _Joints:
-    gain1, shift1, gain2, shift2, proj_bias, _, fc2_bias = small
-    attention, mlp = Branch(proj_bias, factors[0], Dropped(0, 0, 1.0)), Branch(fc2_bias, factors[1], dropped[1])
-    return _Joints(Norm(gain1, shift1, eps[0]), attention, Norm(gain2, shift2, eps[1]), mlp)
+    x, asked, attended, s, hidden, qkv, proj, fc1, fc2, *factors, gain1, shift1, gain2, shift2, fc1_bias = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[5:9]
+    attention, mlp = Branch(None, factors[0], NONE), Branch(None, factors[1], ctx.dropped[1])
+    half = Half(proj, fc1, fc2, attention, Norm(gain2, shift2, ctx.eps[1]), fc1_bias, ctx.dropped[0], mlp)
+    to = gradients(gradient, s, hidden, attended, half, wanted[1:])
+    inner = native.attend_gradients(asked, to.attended, ctx.heads, _no_bias(ctx.heads, proj), _scale(ctx.heads, proj))
+    normal = before(inner, qkv)
+    to_x, *to_norm1 = native.norm_gradients(x, to.tokens, normal, Norm(gain1, shift1, ctx.eps[0]))
+    products = to_weight(inner, normal, wanted[0]), to.proj, to.fc1, to.fc2
+    return to_x, *(None,) * 4, *products, *to_norm1, to.gain, to.shift, to.proj_bias, to.fc1_bias, to.fc2_bias
 
 
 def _scale(heads: int, proj: Tensor) -> float:
     return (proj.shape[1] // heads) ** -0.5
 
 
-def _filled(weight: Tensor) -> Tensor:
-    """As the native code reads it: the weight itself where its width allows, since small copies among large tensors break up the heap."""
-    return filled_up(weight) if len(weight) % LANES else weight.contiguous()
-
-
 def _no_bias(heads: int, proj: Tensor) -> Tensor:
     """What native attention adds to queries, keys and values."""
     return filled_up(torch.zeros(3, heads, proj.shape[1] // heads, dtype=torch.float32, device="cpu"))
-
-
-def _before(outer: Tensor, weight: Tensor) -> Tensor:
-    """The gradient to a product's tokens, (B, T, D), from that to its outcome, (B, T, E), and its weight (E, D)."""
-    return (outer.flatten(0, 1) @ weight).unflatten(0, outer.shape[:2])
-
-
-def _to_weight(outer: Tensor, tokens: Tensor, wanted: bool) -> Tensor | None:
-    return outer.flatten(0, 1).t() @ tokens.flatten(0, 1) if wanted else None

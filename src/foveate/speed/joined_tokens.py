@@ -63,7 +63,7 @@ class JoinedTokenBlock(Packed, Block):
         return y
 
     def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
-        if x.dim() != 3 or x.shape[-1] != self.attn.proj.in_features or records_gradients(x, parameters):
+        if x.dim() != 3 or x.shape[-1] != len(self.attn.proj.weight) or records_gradients(x, parameters):
             return False
         return is_for_chains(x, parameters) and native.can_join(compute_dtype(self.attn.proj.weight))
 

@@ -81,7 +81,7 @@ class JoinedTrainingBlock(BionicFocalVisionBlock):
 
     def _takes(self, x: Tensor) -> bool:
         parameters = list(self.parameters())
-        if x.dim() != 4 or x.shape[-1] != self.position.out_channels or (not self.training and records_gradients(x, parameters)):
+        if x.dim() != 4 or x.shape[-1] != len(self.position.weight) or (not self.training and records_gradients(x, parameters)):
             return False
         return is_for_chains(x, parameters) and native.can_join(compute_dtype(self.ffn.fc1.weight))
 
@@ -108,7 +108,7 @@ class _Kernels(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        return None, *native_gabor.gradients(ctx.saved_tensors, gradient.contiguous())
+        return None, *native_gabor.gradients(ctx.saved_tensors, gradient.resolve_neg().contiguous())
 
 
 class _Joined(torch.autograd.Function):
@@ -148,7 +148,7 @@ class _Joined(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         with torch.autocast("cpu", enabled=False):
-            return _backward(ctx, gradient.contiguous())
+            return _backward(ctx, gradient.resolve_neg().contiguous())
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -55,7 +55,7 @@ class JoinedBlock(Packed, BionicFocalVisionBlock):
         return y
 
     def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
-        if x.dim() != 4 or x.shape[-1] != self.position.out_channels or records_gradients(x, parameters):
+        if x.dim() != 4 or x.shape[-1] != len(self.position.weight) or records_gradients(x, parameters):
             return False
         return is_for_chains(x, parameters) and can_join(compute_dtype(self.ffn.fc1.weight))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from foveate.speed import native_tokens
 from foveate.speed.native_library import function, has_library, pointer, pointers
-from foveate.speed.native_training import Dropped
+from foveate.speed.native_training import NONE, Dropped
 
 LIBRARY = "token_training"
 
@@ -30,8 +30,8 @@ class Norm(NamedTuple):
 class Branch(NamedTuple):
     """What is done with a branch's last product before it is added to the tokens."""
 
-    bias: Tensor
-    """(D filled up,)."""
+    bias: Tensor | None
+    """(D filled up,); not read on the way back."""
     factors: Tensor
     """(B,)."""
     dropped: Dropped
@@ -138,7 +138,7 @@ def _backward(maps: Sequence[Tensor | None], branch: Branch | None, of: Norm | N
 
 def _words(x: Tensor, branch: Branch | None, of: Norm | None) -> tuple[object, ...]:
     """Sizes, weights, eps, dropout and factors as the C++ takes them."""
-    bias, factors, dropped = branch or (None, None, Dropped(0, 0, 1.0))
+    bias, factors, dropped = branch or (None, None, NONE)
     gain, shift, eps = of or (None, None, 0.0)
     sizes = (ctypes.c_int64 * 3)(*x.shape)
     return sizes, pointers((bias, gain, shift)), ctypes.c_float(eps), *dropped.words(), pointer(factors)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from foveate.layers.dropout import Dropout
 from foveate.speed import native_gabor
 from foveate.speed.native_library import ACTIVATIONS, function, has_library, pointer, pointers
 
@@ -41,9 +42,18 @@ class Dropped(NamedTuple):
     start: int = 0
     """Where a map's numbers begin among those of all pictures; beyond 2**32 of them the same numbers are dropped again."""
 
+    @classmethod
+    def by(cls, drop: Dropout) -> "Dropped":
+        """As a layer drops now, seeded from PyTorch's generator where it does."""
+        return cls(int(torch.randint(2**63 - 1, ())) if drop.levels else 0, drop.levels, drop.scale)
+
     def words(self) -> tuple[ctypes.Array[ctypes.c_int64], ctypes.c_float]:
         """As the C++ takes it."""
         return (ctypes.c_int64 * 4)(self.seed & 0xFFFFFFFF, self.seed >> 32, self.levels, self.start), ctypes.c_float(self.scale)
+
+
+NONE = Dropped(0, 0, 1.0)
+"""No dropout."""
 
 
 def can_join(dtype: torch.dtype) -> bool:

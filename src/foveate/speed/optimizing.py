@@ -14,6 +14,7 @@ from foveate.models.fvit import BionicFocalVisionBlock, FViT
 from foveate.models.t2t_vit import Block
 from foveate.speed.folding import fold_batch_norm, fold_norm
 from foveate.speed.joined_performer import JoinedTokenPerformer
+from foveate.speed.joined_performer_training import JoinedTokenPerformerTraining
 from foveate.speed.joined_token_training import JoinedTokenTrainingBlock
 from foveate.speed.joined_tokens import JoinedTokenBlock
 from foveate.speed.joined_training import JoinedTrainingBlock
@@ -21,7 +22,7 @@ from foveate.speed.joining import JoinedBlock
 from foveate.speed.native_library import find_compiler, pytorchs_openmp
 
 BLOCKS = JoinedBlock, JoinedTokenBlock
-TRAINING_BLOCKS = JoinedTrainingBlock, JoinedTokenTrainingBlock
+TRAINING_PARTS = JoinedTrainingBlock, JoinedTokenTrainingBlock, JoinedTokenPerformerTraining
 
 _logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def optimize_for_training(model: nn.Module) -> tuple[str, ...]:
             under it, too, so that no other form is compiled.
     """
     steps = []
-    for kind in TRAINING_BLOCKS:
+    for kind in TRAINING_PARTS:
         blocks: list[Any] = [module for module in model.modules() if kind.fits(module)]
         if blocks and kind.can_join(compute_dtype(next(blocks[0].parameters()))):
             for block in blocks:
@@ -76,7 +77,7 @@ def optimize_for_training(model: nn.Module) -> tuple[str, ...]:
 
 def _part(model: nn.Module) -> None:
     """Undoes `optimize_for_training`."""
-    joined: list[Any] = [module for module in model.modules() if isinstance(module, TRAINING_BLOCKS)]
+    joined: list[Any] = [module for module in model.modules() if isinstance(module, TRAINING_PARTS)]
     for block in joined:
         block.__class__ = block.LAYERS
 

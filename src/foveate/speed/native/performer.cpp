@@ -12,12 +12,16 @@ extern "C" void patch_scales(const float* x, float* scales, const std::int64_t* 
     share(size(0), threads, [&](int index) { one(x + index * picture, scales + index * places); });
 }
 
-// Sizes are B, T, E, M; response (B, T, 3 E), scales (B, T), constant (3 E,), features (E, M), y and v (B, T, E).
+// Numbers that a picture is gathered into.
+extern "C" std::int64_t gathered_size(std::int64_t features, std::int64_t width) { return Gathered::size(features, width); }
+
+// Sizes are B, T, E, M; response (B, T, 3 E), scales (B, T), constant (3 E,), features (E, M), y and v (B, T, E); what was gathered, for the
+// way back, (B, `Gathered::size`), or null.
 extern "C" void perform(const float* response, const float* scales, const float* constant, const float* features, float* y, float* v,
-                        const std::int64_t* sizes, int threads) {
+                        float* gathered, const std::int64_t* sizes, int threads) {
     const int pictures = sizes[0], tokens = sizes[1], width = sizes[2], count = sizes[3];
     const int parts = std::clamp(2 * threads / pictures, 1, (tokens + QUERIES - 1) / QUERIES);
-    const std::size_t size = Gathered::size(count, width), picture = static_cast<std::size_t>(tokens) * width;
+    const std::size_t size = Gathered::size(count, width), numbers = static_cast<std::size_t>(tokens) * width;
     static thread_local Scratch scratch;
     float* memory = scratch.get(size * pictures * parts);
     const auto one = [&](int index) {
@@ -27,15 +31,17 @@ extern "C" void perform(const float* response, const float* scales, const float*
     const auto begin = [=](int part) { return static_cast<int>(static_cast<std::int64_t>(tokens) * part / parts); };
     share(pictures * parts, threads, [&](int task) {
         Gathered into(memory + task * size, count);
-        one(task / parts).gather(begin(task % parts), begin(task % parts + 1), into, v + task / parts * picture);
+        one(task / parts).gather(begin(task % parts), begin(task % parts + 1), into, v + task / parts * numbers);
     });
     for (int task = 0; task < pictures * parts; ++task) {
         if (task % parts == 0) continue;
         Gathered whole(memory + task / parts * parts * size, count), part(memory + task * size, count);
         whole.merge(part, count, width);
     }
+    if (gathered)
+        for (int picture = 0; picture < pictures; ++picture) std::copy_n(memory + picture * parts * size, size, gathered + picture * size);
     share(pictures * parts, threads, [&](int task) {
         const Gathered whole(memory + task / parts * parts * size, count);
-        one(task / parts).read_out(begin(task % parts), begin(task % parts + 1), whole, y + task / parts * picture);
+        one(task / parts).read_out(begin(task % parts), begin(task % parts + 1), whole, y + task / parts * numbers);
     });
 }

@@ -15,6 +15,7 @@ from foveate.models.t2t_vit import Block
 from foveate.speed.folding import fold_batch_norm, fold_norm
 from foveate.speed.joined_performer import JoinedTokenPerformer
 from foveate.speed.joined_performer_training import JoinedTokenPerformerTraining
+from foveate.speed.joined_stem import JoinedStem
 from foveate.speed.joined_token_training import JoinedTokenTrainingBlock
 from foveate.speed.joined_tokens import JoinedTokenBlock
 from foveate.speed.joined_training import JoinedTrainingBlock
@@ -22,7 +23,7 @@ from foveate.speed.joining import JoinedBlock
 from foveate.speed.native_library import find_compiler, pytorchs_openmp
 
 BLOCKS = JoinedBlock, JoinedTokenBlock
-TRAINING_PARTS = JoinedTrainingBlock, JoinedTokenTrainingBlock, JoinedTokenPerformerTraining
+TRAINING_PARTS = JoinedTrainingBlock, JoinedStem, JoinedTokenTrainingBlock, JoinedTokenPerformerTraining
 
 _logger = logging.getLogger(__name__)
 

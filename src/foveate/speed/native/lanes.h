@@ -127,7 +127,7 @@ inline Lanes exponential(Lanes x) {
     const Lanes rounding = Lanes{} + 12582912.0f;  // 1.5 * 2^23: added, it leaves the nearest whole number in the lowest bits
     const Lanes shifted = x * 1.44269504f + rounding, whole = shifted - rounding;
     const Lanes r = (x - whole * 0.693145752f) - whole * 1.42860677e-6f;
-    Lanes p = r / 720.0f + 1.0f / 120;
+    Lanes p = r * (1.0f / 720) + 1.0f / 120;
     p = p * r + 1.0f / 24;
     p = p * r + 1.0f / 6;
     p = p * r + 0.5f;

@@ -25,10 +25,10 @@ class JoinedTokenTrainingBlock(Block):
     """The block's equation with everything between its matrix products joined, with gradients: (B, T, D) -> (B, T, D).
 
     Numbers and gradients are those of the block up to rounding, but the MLP's dropout, whose masks are never in memory, has another
-    generator, seeded from PyTorch's. Kept for the backward pass are the tokens, the sum after the attention, its queries, keys, values and
-    outcome, and what enters GELU. Gradients can neither be differentiated once more, as in the layers' own training, nor be taken in
-    batches: a block in evaluation goes through its layers wherever gradients are recorded. So does what the native code is not made for, as
-    in `JoinedTokenBlock`.
+    generator, seeded from PyTorch's. Kept for the backward pass are the tokens, the sum after the attention, its queries, keys, values,
+    outcome and two numbers for each query and head, and what enters GELU. Gradients can neither be differentiated once more, as in the
+    layers' own training, nor be taken in batches: a block in evaluation goes through its layers wherever gradients are recorded. So does
+    what the native code is not made for, as in `JoinedTokenBlock`.
     """
 
     LAYERS = Block
@@ -112,13 +112,14 @@ class _Joined(torch.autograd.Function):
     ) -> Tensor:
         x, (gain1, shift1, gain2, shift2, proj_bias, fc1_bias, fc2_bias) = x.contiguous(), map(filled, small)
         asked = F.linear(native.norm(x, Norm(gain1, shift1, eps[0]), qkv.dtype), qkv)
-        attended = attend(asked, heads, _no_bias(heads, proj), _scale(heads, proj))
+        peaks = torch.empty(len(x), heads, x.shape[1], 2, dtype=torch.float32, device="cpu")
+        attended = attend(asked, heads, _no_bias(heads, proj), _scale(heads, proj), peaks)
         fc1_bias = fc1_bias.clone()  # the only weight that the way back reads, and that of the layers does not
         attention, mlp = Branch(proj_bias, factors[0], NONE), Branch(fc2_bias, factors[1], dropped[1])
         half = Half(proj, fc1, fc2, attention, Norm(gain2, shift2, eps[1]), fc1_bias, dropped[0], mlp)
         s, hidden, y = run(x, attended, half)
-        ctx.heads, ctx.eps, ctx.dropped = heads, eps, dropped
-        ctx.save_for_backward(x, asked, attended, s, hidden, qkv, proj, fc1, fc2, *factors, gain1, shift1, gain2, shift2, fc1_bias)
+        ctx.eps, ctx.dropped = eps, dropped
+        ctx.save_for_backward(x, asked, peaks, attended, s, hidden, qkv, proj, fc1, fc2, *factors, gain1, shift1, gain2, shift2, fc1_bias)
         return y
 
     @staticmethod
@@ -130,12 +131,13 @@ class _Joined(torch.autograd.Function):
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients to what `_Joined` is given."""
-    x, asked, attended, s, hidden, qkv, proj, fc1, fc2, *factors, gain1, shift1, gain2, shift2, fc1_bias = ctx.saved_tensors
+    x, asked, peaks, attended, s, hidden, qkv, proj, fc1, fc2, *factors, gain1, shift1, gain2, shift2, fc1_bias = ctx.saved_tensors
     wanted = ctx.needs_input_grad[5:9]
     attention, mlp = Branch(None, factors[0], NONE), Branch(None, factors[1], ctx.dropped[1])
     half = Half(proj, fc1, fc2, attention, Norm(gain2, shift2, ctx.eps[1]), fc1_bias, ctx.dropped[0], mlp)
     to = gradients(gradient, s, hidden, attended, half, wanted[1:])
-    inner = native.attend_gradients(asked, to.attended, ctx.heads, _no_bias(ctx.heads, proj), _scale(ctx.heads, proj))
+    heads = peaks.shape[1]
+    inner = native.attend_gradients(asked, attended, peaks, to.attended, _no_bias(heads, proj), _scale(heads, proj))
     normal = before(inner, qkv)
     to_x, *to_norm1 = native.norm_gradients(x, to.tokens, normal, Norm(gain1, shift1, ctx.eps[0]))
     products = to_weight(inner, normal, wanted[0]), to.proj, to.fc1, to.fc2

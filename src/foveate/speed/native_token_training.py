@@ -42,12 +42,12 @@ def can_join(dtype: torch.dtype) -> bool:
     return native_tokens.can_join(dtype) and has_library(LIBRARY, dtype)
 
 
-def attend_gradients(qkv: Tensor, outer: Tensor, heads: int, bias: Tensor, scale: float) -> Tensor:
-    """The gradient to `qkv`, (B, T, 3 * D), and so to its bias, from that to the outcome of `native_tokens.attend`, (B, T, D)."""
+def attend_gradients(qkv: Tensor, y: Tensor, peaks: Tensor, outer: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """The gradient to `qkv`, (B, T, 3 * D), and so to its bias, from that to the outcome `y` of `native_tokens.attend`, (B, T, D)."""
     to_qkv = torch.empty_like(qkv)
     call = function(LIBRARY, "attend_gradients", qkv.dtype)
-    sizes = (ctypes.c_int64 * 4)(*outer.shape, heads)
-    call(pointer(qkv), pointer(outer), pointer(to_qkv), sizes, pointer(bias), ctypes.c_float(scale), torch.get_num_threads())
+    sizes = (ctypes.c_int64 * 4)(*outer.shape, peaks.shape[1])
+    call(*map(pointer, (qkv, y, peaks, outer, to_qkv)), sizes, pointer(bias), ctypes.c_float(scale), torch.get_num_threads())
     return to_qkv
 
 

@@ -18,16 +18,19 @@ def can_join(dtype: torch.dtype) -> bool:
     return has_library(LIBRARY, dtype)
 
 
-def attend(qkv: Tensor, heads: int, bias: Tensor, scale: float) -> Tensor:
+def attend(qkv: Tensor, heads: int, bias: Tensor, scale: float, peaks: Tensor | None = None) -> Tensor:
     """`softmax(scale q k^T) v` of every head: (B, T, 3 * D) -> (B, T, D).
 
-    `qkv` holds queries, keys and values, head after head in each; `bias`, (3, heads, width of a head filled up), is added to it.
+    Args:
+        qkv: queries, keys and values, head after head in each; `bias`, (3, heads, width of a head filled up), is added to it.
+        peaks: (B, heads, T, 2), float32: room for the largest product of each query and one over its sum of exponentials, which the way
+            back asks for.
     """
     pictures, tokens, channels = len(qkv), qkv.shape[1], qkv.shape[2] // 3
     y = qkv.new_empty(pictures, tokens, channels)
     call = function(LIBRARY, "attend", qkv.dtype)
     sizes = (ctypes.c_int64 * 4)(pictures, tokens, channels, heads)
-    call(pointer(qkv), pointer(y), sizes, pointer(bias), ctypes.c_float(scale), torch.get_num_threads())
+    call(pointer(qkv), pointer(y), sizes, pointer(bias), ctypes.c_float(scale), pointer(peaks), torch.get_num_threads())
     return y
 
 

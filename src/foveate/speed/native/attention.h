@@ -79,6 +79,11 @@ inline void transpose(Lanes* rows) {
     exchange<1>(rows);
 }
 
+// The largest of a query's products with the keys, and one over the sum of the exponentials of what all lie below it.
+struct Peak {
+    float largest, share;
+};
+
 // One head of one picture: `softmax(scale q k^T) v`.
 struct Head {
     const Number *q, *k, *v;              // of the first token
@@ -86,6 +91,7 @@ struct Head {
     Number* y;
     int tokens, width, step, y_step;  // T, d, and numbers from one token to the next
     float scale;
+    Peak* peaks;  // of every query, for the way back, or null
 
     // The queries from `first` to `last`.
     void operator()(int first, int last) const {
@@ -104,15 +110,16 @@ struct Head {
             std::fill_n(weights, static_cast<std::size_t>(rows) * columns, 0.0f);
             std::fill_n(sums, rows * own, 0.0f);
             add_products(queries, own, keys, columns, rows, own, columns, weights, columns);
-            float totals[QUERIES];
-            for (int t = 0; t < count; ++t) totals[t] = exponentiate(weights + static_cast<std::size_t>(t) * columns);
+            Peak found[QUERIES];
+            for (int t = 0; t < count; ++t) found[t] = exponentiate(weights + static_cast<std::size_t>(t) * columns);
+            if (peaks) std::copy_n(found, count, peaks + begin);
             for (int at = 0; at < tokens; at += DEPTH) {
                 const float* part = values + static_cast<std::size_t>(at) * own;
                 add_products(weights + at, columns, part, own, rows, std::min(DEPTH, tokens - at), own, sums, own);
             }
             for (int t = 0; t < count; ++t)
                 each(width, [&](int c, auto there) {
-                    write(y + static_cast<std::size_t>(begin + t) * y_step + c, load(sums + t * own + c) / totals[t], there);
+                    write(y + static_cast<std::size_t>(begin + t) * y_step + c, load(sums + t * own + c) * found[t].share, there);
                 });
         }
     }
@@ -132,23 +139,23 @@ struct Head {
             fetch(k, t + LANES);
             fetch(v, t);
             fetch(q, t);
-            turn(k, k_bias, t, keys, own, columns);
+            turn(k, k_bias, t, keys + t, own, columns);
         }
     }
 
-    // Sixteen tokens from `t` on, as columns of (d, T): sixteen channels at a time.
+    // Sixteen tokens from `t` on, as columns of (d, columns) from `to` on: sixteen channels at a time.
     void turn(const Number* from, const float* bias, int t, float* to, int own, int columns) const {
         for (int c = 0; c < own; c += LANES) {
             Lanes rows[LANES];
             for (int i = 0; i < LANES; ++i)
                 rows[i] = t + i < tokens ? read(from + static_cast<std::size_t>(t + i) * step + c, width - c) + load(bias + c) : Lanes{};
             transpose(rows);
-            for (int i = 0; i < LANES; ++i) store(to + static_cast<std::size_t>(c + i) * columns + t, rows[i]);
+            for (int i = 0; i < LANES; ++i) store(to + static_cast<std::size_t>(c + i) * columns, rows[i]);
         }
     }
 
-    // A query's products with all keys become the exponentials of what they lie below the largest; their sum.
-    float exponentiate(float* row) const {
+    // A query's products with all keys become the exponentials of what they lie below the largest.
+    Peak exponentiate(float* row) const {
         float largest = row[0];
         Lanes most = Lanes{} + largest;
         const int whole = tokens / LANES * LANES;
@@ -164,7 +171,7 @@ struct Head {
             store(row + t, lanes);
             total += lanes;
         }
-        return sum_of(total);
+        return {largest, 1.0f / sum_of(total)};
     }
 };
 

@@ -1,4 +1,4 @@
-// Gradients of one head's softmax attention: nothing but queries, keys and values is kept for them.
+// Gradients of one head's softmax attention. Beside queries, keys, values and what came out, two numbers a query are kept for them.
 
 #pragma once
 
@@ -6,97 +6,103 @@
 
 namespace {
 
-// With `P = softmax(scale q k^T)`, `y = P v` and the gradient `g` to y: `S = P (g v^T - rowsum(P g v^T))`, the gradients are
-// `scale S k` to q, `scale S^T q` to k, `P^T g` to v.
+constexpr int KEYS = 256;  // taken together, and all queries one after another: what belongs to them stays in the second cache
+
+// With `P = softmax(scale q k^T)`, `y = P v` and the gradient `g` to y: `S = P (g v^T - rowsum(g y))`, the gradients are `scale S k` to q,
+// `scale S^T q` to k, `P^T g` to v.
 struct HeadGradients {
-    Head of;              // its y is not read
-    const Number* outer;  // g of the first token
+    Head of;
+    const Number* outer;  // g of the first token, as far apart as y
     Number *to_q, *to_k, *to_v;
-    int outer_step;
 
     void operator()() const {
-        static thread_local Scratch scratch[10];
-        const int own = filled(of.width), columns = filled(of.tokens), rows = tiled(of.tokens);
-        const std::size_t turned = static_cast<std::size_t>(own) * columns, whole = static_cast<std::size_t>(own) * rows;
-        float *keys = scratch[0].get(turned), *values = scratch[1].get(turned), *straight = scratch[2].get(whole);
-        float *queries = scratch[3].get(QUERIES * own), *outers = scratch[4].get(QUERIES * own), *sums = scratch[5].get(QUERIES * own);
-        float* weights = scratch[6].get(static_cast<std::size_t>(QUERIES) * columns + TILE_ROWS);
-        float* slopes = scratch[7].get(static_cast<std::size_t>(QUERIES) * columns + TILE_ROWS);
-        float *to_keys = scratch[8].get(whole), *to_values = scratch[9].get(whole);
-        std::fill_n(to_keys, whole, 0.0f);
-        std::fill_n(to_values, whole, 0.0f);
-        pack(keys, values, straight, own, columns);
+        static thread_local Scratch scratch[4];
+        const int own = filled(of.width);
+        const std::size_t whole = static_cast<std::size_t>(own) * (of.tokens + TILE_ROWS);
+        float *queries = scratch[0].get(whole), *outers = scratch[1].get(whole), *to_queries = scratch[2].get(whole);
+        float* means = scratch[3].get(of.tokens);
+        std::fill_n(to_queries, whole, 0.0f);
+        pack(queries, outers, means, own);
+        for (int begin = 0; begin < of.tokens; begin += KEYS) lead_back(begin, std::min(KEYS, of.tokens - begin), queries, outers, means, to_queries, own);
+        write_rows(to_queries, of.tokens, own, of.scale, to_q);
+    }
+
+    // Scaled queries, the gradients to their outcome, and `rowsum(g y)`.
+    void pack(float* queries, float* outers, float* means, int own) const {
+        for (int t = 0; t < of.tokens; ++t) {
+            const std::size_t to = static_cast<std::size_t>(t) * own;
+            of.pack(of.q + static_cast<std::size_t>(t) * of.step, of.q_bias, of.scale, queries + to);
+            const Number *from = outer + static_cast<std::size_t>(t) * of.y_step, *y = of.y + static_cast<std::size_t>(t) * of.y_step;
+            Lanes along = {};
+            each(of.width, [&](int c, auto there) {
+                const Lanes g = read(from + c, there);
+                store(outers + to + c, g);
+                along += g * read(y + c, there);
+            });
+            means[t] = sum_of(along);
+        }
+        for (float* rows : {queries, outers}) std::fill_n(rows + static_cast<std::size_t>(of.tokens) * own, TILE_ROWS * own, 0.0f);
+    }
+
+    // The `count` keys and values from `first` on, with all queries.
+    void lead_back(int first, int count, const float* queries, const float* outers, const float* means, float* to_queries, int own) const {
+        static thread_local Scratch scratch[7];
+        const int columns = filled(count), rows = tiled(count);
+        float *keys = scratch[0].get(own * columns), *values = scratch[1].get(own * columns), *straight = scratch[2].get(own * rows);
+        float *weights = scratch[3].get(QUERIES * columns + TILE_ROWS), *slopes = scratch[4].get(QUERIES * columns + TILE_ROWS);
+        float *to_keys = scratch[5].get(own * rows), *to_values = scratch[6].get(own * rows);
+        std::fill_n(to_keys, own * rows, 0.0f);
+        std::fill_n(to_values, own * rows, 0.0f);
+        pack_keys(first, count, keys, values, straight, own, columns);
         for (int begin = 0; begin < of.tokens; begin += QUERIES) {
-            const int count = std::min(QUERIES, of.tokens - begin), filled_rows = tiled(count);
-            pack_rows(begin, count, queries, outers, own);
-            fetch_rows(begin, begin + QUERIES >= of.tokens);
-            multiply(queries, keys, filled_rows, own, columns, weights);
-            multiply(outers, values, filled_rows, own, columns, slopes);
-            for (int t = 0; t < count; ++t) bend(weights + static_cast<std::size_t>(t) * columns, slopes + static_cast<std::size_t>(t) * columns);
-            std::fill_n(sums, filled_rows * own, 0.0f);
-            for (int at = 0; at < of.tokens; at += DEPTH)
-                add_products(slopes + at, columns, straight + static_cast<std::size_t>(at) * own, own, filled_rows,
-                             std::min(DEPTH, of.tokens - at), own, sums, own);
-            write_rows(sums, count, own, of.scale, to_q + static_cast<std::size_t>(begin) * of.step);
-            add_products<true>(weights, columns, outers, own, rows, count, own, to_values, own);
-            add_products<true>(slopes, columns, queries, own, rows, count, own, to_keys, own);
+            const int some = std::min(QUERIES, of.tokens - begin), tiles = tiled(some);
+            const std::size_t at = static_cast<std::size_t>(begin) * own;
+            fetch_rows(begin, first);
+            multiply(queries + at, keys, tiles, own, columns, weights);
+            multiply(outers + at, values, tiles, own, columns, slopes);
+            for (int t = 0; t < some; ++t) bend(weights + t * columns, slopes + t * columns, of.peaks[begin + t], means[begin + t], count);
+            for (int k = 0; k < count; k += DEPTH)
+                add_products(slopes + k, columns, straight + k * own, own, tiles, std::min(DEPTH, count - k), own, to_queries + at, own);
+            add_products<true>(weights, columns, outers + at, own, rows, some, own, to_values, own);
+            add_products<true>(slopes, columns, queries + at, own, rows, some, own, to_keys, own);
         }
-        write_rows(to_keys, of.tokens, own, 1.0f, to_k);
-        write_rows(to_values, of.tokens, own, 1.0f, to_v);
+        write_rows(to_keys, count, own, 1.0f, to_k + static_cast<std::size_t>(first) * of.step);
+        write_rows(to_values, count, own, 1.0f, to_v + static_cast<std::size_t>(first) * of.step);
     }
 
-    // Keys and values as (d, T), keys also as (T, d).
-    void pack(float* keys, float* values, float* straight, int own, int columns) const {
+    // Keys and values as (d, count), keys also as (count, d).
+    void pack_keys(int first, int count, float* keys, float* values, float* straight, int own, int columns) const {
         for (int t = 0; t < columns; t += LANES) {
-            of.fetch(of.k, t + LANES);
-            of.fetch(of.v, t + LANES);
-            of.turn(of.k, of.k_bias, t, keys, own, columns);
-            of.turn(of.v, of.v_bias, t, values, own, columns);
-            for (int i = t; i < std::min(t + LANES, of.tokens); ++i)
-                of.pack(of.k + static_cast<std::size_t>(i) * of.step, of.k_bias, 1.0f, straight + static_cast<std::size_t>(i) * own);
+            of.fetch(of.k, first + t + LANES);
+            of.fetch(of.v, first + t + LANES);
+            of.turn(of.k, of.k_bias, first + t, keys + t, own, columns);
+            of.turn(of.v, of.v_bias, first + t, values + t, own, columns);
+            for (int i = t; i < std::min(t + LANES, count); ++i)
+                of.pack(of.k + static_cast<std::size_t>(first + i) * of.step, of.k_bias, 1.0f, straight + i * own);
         }
     }
 
-    // Scaled queries and the gradients to their outputs, `count` from `begin` on, then zeros.
-    void pack_rows(int begin, int count, float* queries, float* outers, int own) const {
-        for (int t = 0; t < count; ++t) {
-            of.pack(of.q + static_cast<std::size_t>(begin + t) * of.step, of.q_bias, of.scale, queries + t * own);
-            const Number* from = outer + static_cast<std::size_t>(begin + t) * outer_step;
-            each(of.width, [&](int c, auto there) { store(outers + t * own + c, read(from + c, there)); });
-        }
-        for (float* rows : {queries, outers}) std::fill_n(rows + count * own, (tiled(count) - count) * own, 0.0f);
-    }
-
-    // What comes next: rows to read in the next turn, to write in this one, and at the end.
-    void fetch_rows(int begin, bool last) const {
+    // What will be written, into the cache meanwhile: rows of a head lie too far apart to be foreseen.
+    void fetch_rows(int begin, int first) const {
         for (int t = begin; t < std::min(begin + QUERIES, of.tokens); ++t)
-            for (int c = 0; c < of.width; c += LANES) __builtin_prefetch(to_q + static_cast<std::size_t>(t) * of.step + c, 1);
-        for (int t = begin + QUERIES; t < std::min(begin + 2 * QUERIES, of.tokens); ++t)
             for (int c = 0; c < of.width; c += LANES) {
-                __builtin_prefetch(of.q + static_cast<std::size_t>(t) * of.step + c);
-                __builtin_prefetch(outer + static_cast<std::size_t>(t) * outer_step + c);
-            }
-        if (!last) return;
-        for (int t = 0; t < of.tokens; ++t)
-            for (int c = 0; c < of.width; c += LANES) {
-                __builtin_prefetch(to_k + static_cast<std::size_t>(t) * of.step + c, 1);
-                __builtin_prefetch(to_v + static_cast<std::size_t>(t) * of.step + c, 1);
+                const std::size_t at = static_cast<std::size_t>(t) * of.step + c;
+                if (first == 0) __builtin_prefetch(to_q + at, 1);
+                if (t < first || t >= first + KEYS) continue;
+                __builtin_prefetch(to_k + at, 1);
+                __builtin_prefetch(to_v + at, 1);
             }
     }
 
     static void multiply(const float* rows, const float* turned, int count, int own, int columns, float* to) {
-        std::fill_n(to, static_cast<std::size_t>(count) * columns, 0.0f);
+        std::fill_n(to, count * columns, 0.0f);
         add_products(rows, own, turned, columns, count, own, columns, to, columns);
     }
 
-    // A query's row of products with the keys becomes that of P, its row of `g v^T` that of S.
-    void bend(float* weights, float* slopes) const {
-        const float share = 1.0f / of.exponentiate(weights);
-        Lanes along = {};
-        for (int t = 0; t < of.tokens; t += LANES) along += load(weights + t) * load(slopes + t);
-        const float mean = share * sum_of(along);
-        for (int t = 0; t < of.tokens; t += LANES) {
-            const Lanes lanes = share * load(weights + t);
+    // A query's row of products with some keys becomes that of P, its row of `g v^T` that of S; behind the keys zeros.
+    static void bend(float* weights, float* slopes, const Peak& peak, float mean, int count) {
+        for (int t = 0; t < count; t += LANES) {
+            const Lanes lanes = first(peak.share * exponential(load(weights + t) - peak.largest), count - t);
             store(weights + t, lanes);
             store(slopes + t, lanes * (load(slopes + t) - mean));
         }

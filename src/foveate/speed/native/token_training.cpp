@@ -5,18 +5,19 @@
 #include "gradients.h"
 #include "threads.h"
 
-// Sizes are B, T, D, heads; biases of queries, keys and values, (3, heads, d filled up). `outer` is the gradient to what attention gave.
-extern "C" void attend_gradients(const Number* qkv, const Number* outer, Number* to_qkv, const std::int64_t* sizes, const float* bias,
-                                 float scale, int threads) {
+// Sizes are B, T, D, heads; biases of queries, keys and values, (3, heads, d filled up). `outer` is the gradient to what attention gave, y
+// and its peaks, (B, heads, T).
+extern "C" void attend_gradients(const Number* qkv, Number* y, Peak* peaks, const Number* outer, Number* to_qkv,
+                                 const std::int64_t* sizes, const float* bias, float scale, int threads) {
     const int pictures = sizes[0], tokens = sizes[1], channels = sizes[2], heads = sizes[3], width = channels / heads, own = filled(width);
     share(pictures * heads, threads, [&](int task) {
         const int head = task % heads;
         const std::size_t token = static_cast<std::size_t>(task / heads) * tokens, at = token * 3 * channels + head * width;
         const auto bias_of = [=](int kind) { return bias + (kind * heads + head) * own; };
-        const Head one{qkv + at, qkv + at + channels, qkv + at + 2 * channels, bias_of(0), bias_of(1), bias_of(2), nullptr,
-                       tokens, width, 3 * channels, 0, scale};
-        HeadGradients{one, outer + token * channels + head * width, to_qkv + at, to_qkv + at + channels, to_qkv + at + 2 * channels,
-                      channels}();
+        const std::size_t outcome = token * channels + head * width;
+        const Head one{qkv + at, qkv + at + channels, qkv + at + 2 * channels, bias_of(0), bias_of(1), bias_of(2), y + outcome,
+                       tokens, width, 3 * channels, channels, scale, peaks + static_cast<std::size_t>(task) * tokens};
+        HeadGradients{one, outer + outcome, to_qkv + at, to_qkv + at + channels, to_qkv + at + 2 * channels}();
     });
 }
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import foveate
+from foveate.layers.soft_split import split_norm_linear
 from foveate.layers.token_layers import TokenPerformer
 from foveate.speed import native_performer
 from foveate.speed.joined_performer_training import JoinedTokenPerformerTraining
@@ -30,6 +31,7 @@ def make_layer(channels: int = 5, width: int = 32, features: int = 16, *, kernel
         for index, (name, parameter) in enumerate(layer.named_parameters()):
             if name != "random_features":
                 parameter.copy_(0.3 * random_map(*parameter.shape, seed=index))
+    layer.norm1.eps, layer.norm2.eps = 1e-2, 1e-4
     return layer.train()
 
 
@@ -77,7 +79,9 @@ def test_threads_change_nothing_but_rounding() -> None:
 
 
 def test_gradients_go_through_the_numbers_that_dropout_kept() -> None:
-    fast, x = joined(make_layer(drop=0.3)), random_map(2, 5, 12, 13)
+    layer, x = make_layer(drop=0.3), random_map(2, 5, 12, 13)
+    layer.mlp.inner_drop.p, layer.mlp.drop.p = 0.1, 0.6
+    fast = joined(layer)
     assert not torch.equal(fast(x), fast(x))
     assert_gradients_are_slopes(fast, x, step=0.001)
 
@@ -154,6 +158,28 @@ def test_what_the_native_code_is_not_made_for_goes_through_the_layer(
     x = random_map(2, 5, 8, 9).to(layer.proj.weight.dtype)
     found, expected = learnt(fast, x), learnt(layer, x)
     assert all(torch.equal(found[name], value) for name, value in expected.items() if value is not None)
+
+
+def test_dropout_drops_at_its_rates() -> None:
+    """All that is left at the end's rate of one is what comes before it; at the first's and the MLP's the values alone."""
+    layer, x = make_layer(drop=1.0), random_map(2, 5, 12, 13)
+    values = split_norm_linear(
+        x, layer.norm1.weight, layer.norm1.bias, layer.kqv.weight, layer.kqv.bias, layer.kernel, layer.stride, layer.norm1.eps
+    )[..., 64:]
+    torch.testing.assert_close(joined(layer)(x), values, atol=2e-5, rtol=2e-5)
+    for rates in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
+        layer.drop.p, layer.mlp.inner_drop.p, layer.mlp.drop.p = rates
+        torch.testing.assert_close(joined(layer)(x), layer(x), atol=3e-5, rtol=3e-5)
+
+
+def test_the_gradient_of_a_sum() -> None:
+    """Which is one number in memory."""
+    layer, x = make_layer(), random_map(2, 5, 12, 13)
+    gradients = []
+    for model in (joined(layer), copy.deepcopy(layer).double()):
+        model(x.to(model.proj.weight.dtype)).sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    assert_close(gradients[0], gradients[1])
 
 
 def test_frozen_weights_get_no_gradients() -> None:

@@ -26,6 +26,8 @@ def make_stem(width: int = 24, channels: int = 3, stride: int = 2) -> Any:
     with torch.no_grad():
         for index, parameter in enumerate(stem.parameters()):
             parameter.copy_(0.3 * random_map(*parameter.shape, seed=index))
+    stem.norm1.eps, stem.norm2.eps, stem.norm3.eps = 1e-2, 1e-3, 1e-4
+    stem.norm1.momentum, stem.norm2.momentum = 0.2, 0.3
     return stem.train()
 
 
@@ -120,6 +122,14 @@ def with_another_norm(stem: Any) -> None:
     stem.norm2 = nn.InstanceNorm2d(24, affine=True)
 
 
+def without_running_tensors(stem: Any) -> None:
+    stem.norm1.running_mean = stem.norm1.running_var = None
+
+
+def without_a_count(stem: Any) -> None:
+    stem.norm3.num_batches_tracked = None
+
+
 def without_statistics(stem: Any) -> None:
     stem.norm1 = nn.BatchNorm2d(24, track_running_stats=False)
 
@@ -140,9 +150,20 @@ def around_a_circle(stem: Any) -> None:
     stem.conv3.padding_mode = "circular"
 
 
-@pytest.mark.parametrize(
-    "change", [hooked, with_another_norm, without_statistics, in_evaluation, with_a_frozen_norm, in_float64, around_a_circle]
-)
+CHANGES = [
+    hooked,
+    with_another_norm,
+    without_running_tensors,
+    without_a_count,
+    without_statistics,
+    in_evaluation,
+    with_a_frozen_norm,
+    in_float64,
+    around_a_circle,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_the_native_code_is_not_made_for_goes_through_the_layers(
     change: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,9 +172,21 @@ def test_what_the_native_code_is_not_made_for_goes_through_the_layers(
     change(stem)
     change(fast)
     monkeypatch.setattr(native_stem, "gelu_moments", None)  # would fail
+    assert JoinedStem.fits(stem) == (change is in_evaluation)
     x = random_map(2, 3, 20, 14).to(stem.conv1.weight.dtype)
     found, expected = learnt(fast, x), learnt(stem, x)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("name", ["conv2", "norm2"])
+def test_shapes_that_do_not_fit_are_refused_as_by_the_layers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_stem, "gelu_moments", None)  # would fail
+    fast = joined(make_stem())
+    with pytest.raises(RuntimeError):
+        fast(random_map(2, 4, 20, 14))
+    fast.set_submodule(name, nn.Conv2d(16, 24, 3, padding=1) if name == "conv2" else nn.BatchNorm2d(16))
+    with pytest.raises(RuntimeError):
+        fast(random_map(2, 3, 20, 14))
 
 
 def test_one_value_a_channel_is_refused_as_by_the_layers() -> None:

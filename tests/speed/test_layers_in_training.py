@@ -11,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import foveate
 from foveate.layers.gabor import LearnableGaborFilter
-from foveate.speed import native_training
+from foveate.speed import native_gabor, native_training
 from foveate.speed.native_training import can_join
 from joined_modules import random_map
-from training_blocks import SMALL, joined, learnt, make_block
+from training_blocks import SMALL, assert_close, joined, learnt, make_block
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 
@@ -72,6 +72,28 @@ def test_what_the_chains_are_not_made_for_goes_through_the_layers(change: Callab
     x = random_map(2, 5, 5, 24).to(next(block.parameters()).dtype)
     found, expected = learnt(fast, x), learnt(block, x)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def one_shift_for_all(block: Any) -> None:
+    block.mixer.shift_x = nn.Parameter(torch.full((1,), 0.3))
+
+
+def test_gabor_parameters_that_are_shared_singly_are_broadcast_by_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = make_block()
+    fast = joined(block)
+    for one in (block, fast):
+        one_shift_for_all(one)
+    monkeypatch.setattr(native_gabor, "kernels", None)  # would fail
+    assert_close(learnt(fast, random_map(2, 5, 5, 24)), learnt(block, random_map(2, 5, 5, 24)))
+    fast.mixer.shift_x = block.mixer.shift_y
+    fast.mixer.kernel_size = 4
+    with pytest.raises(ValueError, match="expected an odd number"):
+        fast(random_map(2, 5, 5, 24))
+
+
+def test_maps_of_other_formats_are_refused_as_by_the_layers() -> None:
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="should be the same"):
+        joined(make_block())(random_map(2, 5, 5, 24).double())
 
 
 def test_in_evaluation_gradients_can_be_differentiated_again() -> None:

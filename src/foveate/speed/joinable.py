@@ -103,7 +103,7 @@ def is_for_chains(x: Tensor, parameters: list[nn.Parameter]) -> bool:
     if type(x) is not Tensor or x.device.type != "cpu" or not x.numel() or x.is_neg() or not are_for_chains(parameters):
         return False
     weight = parameters[0]
-    if not torch.is_autocast_enabled("cpu") and x.dtype != weight.dtype:
+    if x.dtype not in FORMATS or (not torch.is_autocast_enabled("cpu") and x.dtype != weight.dtype):
         return False
     return compute_dtype(weight) in FORMATS and not _is_watched()
 

@@ -17,8 +17,8 @@ class JoinedStem(Stem):
     """The stem's equation with GELU and batch norm in one pass each, with gradients: (B, in_chans, H, W) -> (B, C, H/s, W/s).
 
     Numbers, gradients and running statistics are those of the layers up to rounding. Of each convolution its map and its outcome are kept
-    for the backward pass, GELU is computed again. In evaluation, and where the native code is not meant, the layers are called, as in
-    `JoinedTrainingBlock`.
+    for the backward pass, GELU is computed again. Gradients can neither be differentiated once more nor be taken in batches. In
+    evaluation, and where the native code is not meant, the layers are called, as in `JoinedTrainingBlock`.
     """
 
     LAYERS = Stem
@@ -63,9 +63,15 @@ def _is_joinable(stem: Any) -> bool:
     convolutions, norms = (stem.conv1, stem.conv2, stem.conv3), (stem.norm1, stem.norm2, stem.norm3)
     if not all(type(layer) is nn.Conv2d and is_plain(layer) and layer.bias is not None for layer in convolutions):
         return False
-    if not all(is_untouched(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats for norm in norms):
+    if not all(is_untouched(norm, nn.BatchNorm2d) and _keeps_statistics(norm) for norm in norms):
         return False
     return all(map(_is_square, convolutions)) and _agree(convolutions, norms) and len({module.training for module in stem.modules()}) == 1
+
+
+def _keeps_statistics(norm: nn.BatchNorm2d) -> bool:
+    """Whether a batch norm has weights and keeps running statistics."""
+    needed: list[Tensor | None] = [norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.num_batches_tracked]
+    return norm.track_running_stats and all(values is not None for values in needed)
 
 
 def _is_square(convolution: nn.Conv2d) -> bool:

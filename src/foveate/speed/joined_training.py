@@ -91,9 +91,15 @@ def _is_joinable(block: Any) -> bool:
     norm = block.norm2
     if not are_chains(block, LearnableGaborFilter) or not is_plain(norm) or norm.bias is None:
         return False
-    if not norm.weight.shape == norm.bias.shape == block.norm1.weight.shape:
+    if not norm.weight.shape == norm.bias.shape == block.norm1.weight.shape or not _has_kernels(block.mixer):
         return False
     return len({module.training for module in block.modules()}) == 1
+
+
+def _has_kernels(mixer: LearnableGaborFilter) -> bool:
+    """Whether a filter's parameters have one length, and its kernels a side, that native code makes kernels of."""
+    lengths = {parameter.shape for parameter in mixer.parameters()}
+    return len(lengths) == 1 and lengths <= {(1,), (mixer.channels,)} and mixer.kernel_size > 0 and mixer.kernel_size % 2 == 1
 
 
 class _Kernels(torch.autograd.Function):

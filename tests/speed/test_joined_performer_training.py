@@ -15,7 +15,7 @@ from foveate.layers.token_layers import TokenPerformer
 from foveate.speed import native_performer
 from foveate.speed.joined_performer_training import JoinedTokenPerformerTraining
 from joined_modules import joined_copy, random_map
-from training_blocks import assert_close, assert_gradients_are_slopes, learnt
+from training_steps import assert_close, assert_gradients_are_slopes, assert_threads_change_nothing, learnt
 
 pytestmark = pytest.mark.skipif(
     not JoinedTokenPerformerTraining.can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP"
@@ -66,16 +66,7 @@ def test_gradients_hold_at_any_magnitude_of_keys_and_queries(size: float) -> Non
 
 def test_threads_change_nothing_but_rounding() -> None:
     """With more threads than pictures their tokens are shared out."""
-    layer, threads, x = make_layer(), torch.get_num_threads(), random_map(1, 5, 41, 39)
-    expected = learnt(copy.deepcopy(layer).double(), x.double())
-    try:
-        for count in (1, 2, 3, 16):
-            torch.set_num_threads(count)
-            found = [learnt(joined(layer), x) for _ in range(2)]
-            assert_close(found[0], expected)
-            assert all(torch.equal(found[0][name], found[1][name]) for name, value in found[1].items() if value is not None)
-    finally:
-        torch.set_num_threads(threads)
+    assert_threads_change_nothing(joined(make_layer()), random_map(1, 5, 41, 39))
 
 
 def test_gradients_go_through_the_numbers_that_dropout_kept() -> None:

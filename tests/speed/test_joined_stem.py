@@ -15,7 +15,8 @@ from foveate.speed import native_stem
 from foveate.speed.joined_stem import JoinedStem
 from foveate.speed.native_stem import can_join, gelu_moments
 from joined_modules import joined_copy, random_map
-from training_blocks import SMALL, assert_close, learnt
+from training_blocks import SMALL
+from training_steps import assert_close, assert_threads_change_nothing, learnt
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 
@@ -74,16 +75,7 @@ def test_moments_hold_where_the_mean_is_far_from_zero(shift: float) -> None:
 
 
 def test_threads_change_nothing_but_rounding() -> None:
-    stem, threads, x = make_stem(), torch.get_num_threads(), random_map(2, 3, 37, 29)
-    expected = learnt(copy.deepcopy(stem).double(), x.double())
-    try:
-        for count in (1, 2, 3, 16):
-            torch.set_num_threads(count)
-            found = [learnt(joined(stem), x) for _ in range(2)]
-            assert_close(found[0], expected, tolerance=1e-4)
-            assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
-    finally:
-        torch.set_num_threads(threads)
+    assert_threads_change_nothing(joined(make_stem()), random_map(2, 3, 37, 29), tolerance=1e-4)
 
 
 def test_bfloat16_under_autocast() -> None:

@@ -20,7 +20,15 @@ from foveate.speed.joining import filled_up
 from foveate.speed.native_token_training import attend_gradients, can_join
 from foveate.speed.native_tokens import attend
 from joined_modules import joined_copy, random_map
-from training_blocks import assert_close, assert_gradients_are_slopes, learnt
+from training_steps import (
+    assert_backward_leaves_autocast,
+    assert_close,
+    assert_default_format_does_not_matter,
+    assert_gradients_are_slopes,
+    assert_threads_change_nothing,
+    assert_trains_alike,
+    learnt,
+)
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 
@@ -90,16 +98,7 @@ def test_a_joined_block_learns_as_the_block(form: dict[str, Any]) -> None:
 
 
 def test_threads_change_nothing_but_rounding() -> None:
-    block, threads = make_block(), torch.get_num_threads()
-    expected = learnt(copy.deepcopy(block).double(), random_map(2, 61, 48).double())
-    try:
-        for count in (1, 2, 3, 16):
-            torch.set_num_threads(count)
-            found = [learnt(joined(block), random_map(2, 61, 48)) for _ in range(2)]
-            assert_close(found[0], expected)
-            assert all(torch.equal(found[0][name], found[1][name]) for name in expected)
-    finally:
-        torch.set_num_threads(threads)
+    assert_threads_change_nothing(joined(make_block()), random_map(2, 61, 48))
 
 
 def test_what_is_not_contiguous_is_read_as_the_layers_do() -> None:
@@ -143,17 +142,7 @@ def test_biases_may_change_between_two_backward_passes() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_the_default_number_format_does_not_matter(dtype: torch.dtype) -> None:
-    fast, x = joined(make_block()), random_map(2, 9, 48)
-    weights = random_map(2, 9, 48, seed=99)
-    expected = learnt(fast, x)
-    try:
-        torch.set_default_dtype(dtype)
-        torch.manual_seed(0)
-        fast(x).backward(weights)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    found = {name: parameter.grad for name, parameter in fast.named_parameters()}
-    assert_close(found, {name: expected[name] for name in found})
+    assert_default_format_does_not_matter(joined(make_block()), random_map(2, 9, 48), dtype)
 
 
 def test_backward_may_run_twice() -> None:
@@ -196,13 +185,7 @@ def test_bfloat16_under_autocast(drop: float) -> None:
 
 
 def test_a_backward_pass_under_autocast_is_in_the_number_format_of_the_forward_pass() -> None:
-    fast, x = joined(make_block(drop_path=0.0)), random_map(2, 9, 48)
-    expected = learnt(fast, x)
-    y = fast(x)
-    with torch.autocast("cpu", torch.bfloat16):
-        y.backward(random_map(*y.shape, seed=99))
-    found = {name: parameter.grad for name, parameter in fast.named_parameters()}
-    assert_close(found, {name: expected[name] for name in found})
+    assert_backward_leaves_autocast(joined(make_block(drop_path=0.0)), random_map(2, 9, 48))
 
 
 def test_frozen_weights_get_no_gradients() -> None:
@@ -226,21 +209,9 @@ def test_a_model_learns_the_same_joined(name: str) -> None:
     fast = copy.deepcopy(plain)
     assert foveate.optimize_for_training(fast)[0] == f"2 {STEP}"
     assert fast.state_dict().keys() == plain.state_dict().keys()
-    x, labels = torch.randn(6, 3, 64, 48), torch.tensor([0, 1, 2, 3, 4, 0])
+    x = torch.randn(6, 3, 64, 48)
     fast.set_grad_checkpointing(name == "t2t_vit_7")
-    losses: list[list[float]] = []
-    for model in (plain, fast):
-        torch.manual_seed(1)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-        losses.append([])
-        for _ in range(10):
-            loss = nn.functional.cross_entropy(model(x), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses[-1].append(loss.item())
-    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), atol=2e-3, rtol=2e-3)
-    assert losses[1][-1] < losses[1][0]
+    assert_trains_alike(plain, fast, x, lr=0.01)
     inferring = foveate.optimize(fast)
     assert "2 blocks joined: native attention and passes around four matrix products" in inferring.optimized[-1]
     with torch.no_grad():

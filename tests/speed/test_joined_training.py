@@ -15,7 +15,16 @@ from foveate.speed import joined_training, native_training
 from foveate.speed.joined_training import JoinedTrainingBlock
 from foveate.speed.native_training import can_join, filter_groups
 from joined_modules import random_map
-from training_blocks import SMALL, assert_close, assert_gradients_are_slopes, joined, learnt, make_block
+from training_blocks import SMALL, joined, make_block
+from training_steps import (
+    assert_backward_leaves_autocast,
+    assert_close,
+    assert_default_format_does_not_matter,
+    assert_gradients_are_slopes,
+    assert_threads_change_nothing,
+    assert_trains_alike,
+    learnt,
+)
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 
@@ -47,16 +56,7 @@ def test_a_joined_block_learns_as_the_block(form: dict[str, Any]) -> None:
 
 def test_threads_change_nothing_but_rounding() -> None:
     """With more threads than pictures the map is shared out in bands of rows, whose borders are computed twice and summed once."""
-    block, threads = make_block(side=5), torch.get_num_threads()
-    expected = learnt(copy.deepcopy(block).double(), random_map(2, 41, 9, 24).double())
-    try:
-        for count in (1, 2, 3, 16):
-            torch.set_num_threads(count)
-            found = [learnt(joined(block), random_map(2, 41, 9, 24)) for _ in range(2)]
-            assert_close(found[0], expected)
-            assert all(torch.equal(found[0][name], found[1][name]) for name in expected)
-    finally:
-        torch.set_num_threads(threads)
+    assert_threads_change_nothing(joined(make_block(side=5)), random_map(2, 41, 9, 24))
 
 
 def test_pictures_may_be_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,20 +141,9 @@ def test_a_model_learns_the_same_joined(name: str) -> None:
     fast = copy.deepcopy(plain)
     assert foveate.optimize_for_training(fast)[0] == "5 blocks joined: native chains around the matrix products, forward and backward"
     assert fast.state_dict().keys() == plain.state_dict().keys()
-    x, labels = torch.randn(6, 3, 64, 48), torch.tensor([0, 1, 2, 3, 4, 0])
+    x = torch.randn(6, 3, 64, 48)
     fast.set_grad_checkpointing(name == "fvit_tiny")
-    losses: list[list[float]] = []
-    for model in (plain, fast):
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-        losses.append([])
-        for _ in range(10):
-            loss = nn.functional.cross_entropy(model(x), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses[-1].append(loss.item())
-    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), atol=2e-3, rtol=2e-3)
-    assert losses[1][-1] < losses[1][0]
+    assert_trains_alike(plain, fast, x, lr=0.05)
     with torch.no_grad():
         torch.testing.assert_close(fast.eval()(x), copy.deepcopy(fast).double()(x.double()).float(), atol=1e-3, rtol=1e-3)
 
@@ -210,28 +199,12 @@ def test_weights_are_known_by_their_names(change: Callable[[Any], None]) -> None
 
 
 def test_a_backward_pass_under_autocast_is_in_the_number_format_of_the_forward_pass() -> None:
-    fast, x = joined(make_block(drop_path=0.0)), random_map(2, 5, 5, 24)
-    expected = learnt(fast, x)
-    y = fast(x)
-    with torch.autocast("cpu", torch.bfloat16):
-        y.backward(random_map(*y.shape, seed=99))
-    found = {name: parameter.grad for name, parameter in fast.named_parameters()}
-    assert_close(found, {name: expected[name] for name in found})
+    assert_backward_leaves_autocast(joined(make_block(drop_path=0.0)), random_map(2, 5, 5, 24))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_the_default_number_format_does_not_matter(dtype: torch.dtype) -> None:
-    fast, x = joined(make_block()), random_map(2, 5, 5, 24)
-    weights = random_map(2, 5, 5, 24, seed=99)
-    expected = learnt(fast, x)
-    try:
-        torch.set_default_dtype(dtype)
-        torch.manual_seed(0)
-        fast(x).backward(weights)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    found = {name: parameter.grad for name, parameter in fast.named_parameters()}
-    assert_close(found, {name: expected[name] for name in found})
+    assert_default_format_does_not_matter(joined(make_block()), random_map(2, 5, 5, 24), dtype)
 
 
 def test_sums_over_pieces_are_not_rounded_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ from foveate.layers.gabor import LearnableGaborFilter
 from foveate.speed import native_gabor, native_training
 from foveate.speed.native_training import can_join
 from joined_modules import random_map
-from training_blocks import SMALL, assert_close, joined, learnt, make_block
+from training_blocks import SMALL, joined, make_block
+from training_steps import assert_close, learnt
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 

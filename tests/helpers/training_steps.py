@@ -92,6 +92,17 @@ def assert_backward_leaves_autocast(fast: nn.Module, x: Tensor) -> None:
     assert_close(found, {name: expected[name] for name in found})  # type: ignore[arg-type]
 
 
+def assert_bfloat16_is_no_worse(fast: nn.Module, layers: nn.Module, x: Tensor, *, exactly: bool = True) -> None:
+    """Under autocast all has the format that the layers' has and, `exactly`, is as near to the exact gradients as theirs."""
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = learnt(fast, x), learnt(layers, x)
+    assert {name: value.dtype for name, value in found.items()} == {name: value.dtype for name, value in expected.items()}
+    exact = learnt(copy.deepcopy(layers).double(), x.double()) if exactly else {}
+    for name, value in exact.items():
+        near, far = ((one[name].double() - value).norm() / (value.norm() + 1e-9) for one in (found, expected))
+        assert near < 1.5 * far + 0.01, name
+
+
 def assert_trains_alike(plain: nn.Module, fast: nn.Module, x: Tensor, lr: float) -> None:
     """Ten steps of two models for six pictures of five classes: their losses are alike, and fall."""
     losses: list[list[float]] = []

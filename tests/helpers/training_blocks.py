@@ -1,4 +1,4 @@
-"""FViT's blocks in training with random weights, and joined ones."""
+"""Blocks in training with random weights, and joined ones."""
 
 from functools import partial
 from typing import Any
@@ -7,7 +7,10 @@ import torch
 
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import LearnableGaborFilter
+from foveate.layers.mlp import Mlp
 from foveate.models.fvit import BionicFocalVisionBlock
+from foveate.models.t2t_vit import Attention, Block
+from foveate.speed.joined_token_training import JoinedTokenTrainingBlock
 from foveate.speed.joined_training import JoinedTrainingBlock
 from joined_modules import joined_copy
 
@@ -44,3 +47,16 @@ def make_block(
 
 
 joined = partial(joined_copy, JoinedTrainingBlock)
+
+
+def make_token_block(width: int = 48, heads: int = 3, hidden: int = 100, drop: float = 0.0, drop_path: float = 0.3) -> Any:
+    """The same of T2T-ViT."""
+    block: Any = Block(width, Attention(width, heads), Mlp(width, hidden, inner_drop=drop, drop=drop), drop_path)
+    generator = torch.Generator().manual_seed(width)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return block.train()
+
+
+joined_tokens = partial(joined_copy, JoinedTokenTrainingBlock)

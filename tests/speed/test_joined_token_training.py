@@ -172,7 +172,7 @@ def test_frozen_weights_get_no_gradients() -> None:
 
 
 @pytest.mark.parametrize("name", ["t2t_vit_7", "t2t_vit_t_14", "t2t_vit_14_resnext", "t2t_vit_14_wide"])
-def test_a_model_learns_the_same_joined_tokens(name: str) -> None:
+def test_a_model_learns_the_same_joined(name: str) -> None:
     """Ten steps of a whole model, of one with gradient checkpointing; what was learnt can be optimized for inference."""
     torch.manual_seed(0)
     plain = foveate.create_model(name, depth=2, num_classes=5).train()

@@ -1,11 +1,12 @@
 """What native code can take in a module's place: its layers as they were made, plain tensors on the processor, nobody watching."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.module import _has_any_global_hook
 
 from foveate.layers.dropout import Dropout
@@ -61,14 +62,31 @@ def are_token_layers(block: Any) -> bool:
     Whether its norms have weights, and whether it is in training, is left to the caller.
     """
     paths = (block.drop_path1, DropPath), (block.drop_path2, DropPath)
-    own = (block.attn, Attention), (block.mlp, Mlp)
-    if not all(is_untouched(module, kind) for module, kind in (*own, *paths)):
+    norms = (block.norm1, nn.LayerNorm), (block.norm2, nn.LayerNorm)
+    if not all(is_untouched(module, kind) for module, kind in ((block.attn, Attention), *paths, *norms)):
         return False
-    if not all(is_untouched(drop, Dropout) for drop in (block.mlp.inner_drop, block.mlp.drop)):
+    proj = block.attn.proj
+    plain = is_plain(block.attn.qkv) and is_plain(proj) and proj.bias is not None
+    return plain and is_plain_mlp(block.mlp) and _tokens_agree(block)
+
+
+def is_plain_mlp(mlp: Any) -> bool:
+    """Whether an MLP is ours as it was made, its linears with biases."""
+    if not is_untouched(mlp, Mlp) or not all(is_untouched(drop, Dropout) for drop in (mlp.inner_drop, mlp.drop)):
         return False
-    layers = block.attn.proj, block.mlp.fc1, block.mlp.fc2
-    plain = is_plain(block.attn.qkv) and all(is_plain(layer) and layer.bias is not None for layer in layers)
-    return plain and all(is_untouched(norm, nn.LayerNorm) for norm in (block.norm1, block.norm2)) and _tokens_agree(block)
+    return all(is_plain(layer) and layer.bias is not None for layer in (mlp.fc1, mlp.fc2))
+
+
+def has_weights(norm: Any) -> bool:
+    """Whether a layer norm has gain and shift, of the shape that it norms."""
+    if norm.weight is None or norm.bias is None:
+        return False
+    return norm.weight.shape == norm.bias.shape == norm.normalized_shape
+
+
+def is_in_one_mode(module: nn.Module) -> bool:
+    """Whether a module and all within it are in training, or all in evaluation."""
+    return len({part.training for part in module.modules()}) == 1
 
 
 def _tokens_agree(block: Any) -> bool:
@@ -93,6 +111,11 @@ def are_for_chains(parameters: Iterable[nn.Parameter]) -> bool:
     return all(parameter.device.type == "cpu" and parameter.dtype in FORMATS for parameter in parameters)
 
 
+def are_float32(tensors: Iterable[Tensor]) -> bool:
+    """Whether tensors are on the processor, in float32."""
+    return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+
+
 def records_gradients(x: Tensor, parameters: list[nn.Parameter]) -> bool:
     """Whether somebody may want gradients through a block."""
     return torch.is_grad_enabled() and (x.requires_grad or any(parameter.requires_grad for parameter in parameters))
@@ -113,6 +136,31 @@ def _is_watched() -> bool:
     if _has_any_global_hook() or torch.autograd.forward_ad._current_level >= 0:
         return True
     return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def way_back(gradients: Callable[[Any, Tensor], Any]) -> Callable[..., Any]:
+    """The `backward` of a function of autograd whose first output alone is differentiable, once, by `gradients` of it.
+
+    What these get is as native code reads it, and they compute in the number format of the forward pass, whatever autocast says meanwhile.
+    """
+
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return gradients(ctx, gradient.resolve_neg().contiguous())
+
+    return backward
+
+
+class InTraining:
+    """A module that native code has taken the place of, by `join`, while it trains; its class before is `LAYERS`."""
+
+    LAYERS: type[nn.Module]
+
+    @classmethod
+    def join(cls, module: Any) -> None:
+        """Makes a module that fits one of these; names of modules and parameters stay."""
+        module.__class__ = cls
 
 
 class Packed:

@@ -7,12 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveate.layers.dropout import Dropout
-from foveate.layers.mlp import Mlp
 from foveate.layers.recomputing import is_plain, is_untouched
 from foveate.layers.soft_split import centred_filters, soft_split_padding
 from foveate.layers.token_layers import TokenPerformer
 from foveate.speed import native_performer, native_tokens
-from foveate.speed.joinable import Packed, is_for_chains, is_recorded, records_gradients
+from foveate.speed.joinable import Packed, are_float32, is_for_chains, is_plain_mlp, is_recorded, records_gradients
 from foveate.speed.joining import filled_up
 from foveate.speed.native_library import LANES
 
@@ -43,7 +42,7 @@ class JoinedTokenPerformer(Packed, TokenPerformer):
     @staticmethod
     def fits(module: nn.Module) -> bool:
         """Whether `module` is a token layer in evaluation, on the processor, in float32, as `optimize` leaves it."""
-        return type(module) is TokenPerformer and _is_joinable(module) and is_float32(module)
+        return type(module) is TokenPerformer and _is_joinable(module) and are_float32(module.parameters())
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         parameters = list(self.parameters())
@@ -65,7 +64,7 @@ class JoinedTokenPerformer(Packed, TokenPerformer):
     def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
         if x.dim() != 4 or x.shape[1] * self.kernel**2 != self.kqv.weight.shape[1] or records_gradients(x, parameters):
             return False
-        return is_for_chains(x, parameters) and is_float32(self) and self.can_join(torch.float32)
+        return is_for_chains(x, parameters) and are_float32(parameters) and self.can_join(torch.float32)
 
     @torch.no_grad()
     def pack(self) -> Weights:
@@ -85,13 +84,9 @@ def are_performer_layers(layer: Any) -> bool:
 
     Whether its later norm has weights, and whether it is in training, is left to the caller.
     """
-    kinds = (layer.mlp, Mlp), (layer.norm2, nn.LayerNorm), (layer.drop, Dropout)
-    if not all(is_untouched(module, kind) for module, kind in kinds):
+    if not is_untouched(layer.norm2, nn.LayerNorm) or not is_untouched(layer.drop, Dropout) or not is_plain_mlp(layer.mlp):
         return False
-    if not all(is_untouched(drop, Dropout) for drop in (layer.mlp.inner_drop, layer.mlp.drop)):
-        return False
-    linears = layer.kqv, layer.proj, layer.mlp.fc1, layer.mlp.fc2
-    return all(is_plain(part) and part.bias is not None for part in (layer.norm1, *linears)) and _agree(layer)
+    return all(is_plain(part) and part.bias is not None for part in (layer.norm1, layer.kqv, layer.proj)) and _agree(layer)
 
 
 def _agree(layer: Any) -> bool:
@@ -103,7 +98,3 @@ def _agree(layer: Any) -> bool:
     biases = layer.kqv.bias, layer.proj.bias, layer.mlp.fc1.bias, layer.mlp.fc2.bias, layer.norm1.weight, layer.norm1.bias
     lengths = tuple(map(len, biases)) == (3 * width, width, hidden, width, patch, patch)
     return lengths and count % LANES == width % LANES == 0
-
-
-def is_float32(layer: nn.Module) -> bool:
-    return all(parameter.device.type == "cpu" and parameter.dtype == torch.float32 for parameter in layer.parameters())

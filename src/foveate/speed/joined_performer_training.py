@@ -7,20 +7,28 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from foveate.layers.soft_split import split_response
 from foveate.layers.token_layers import TokenPerformer
 from foveate.speed import native_performer, native_token_training
-from foveate.speed.joinable import is_for_chains, is_recorded, records_gradients
+from foveate.speed.joinable import (
+    InTraining,
+    are_float32,
+    has_weights,
+    is_for_chains,
+    is_in_one_mode,
+    is_recorded,
+    records_gradients,
+    way_back,
+)
 from foveate.speed.joined_halves import Half, filled, gradients, run
-from foveate.speed.joined_performer import are_performer_layers, is_float32
+from foveate.speed.joined_performer import are_performer_layers
 from foveate.speed.native_library import FORMATS
 from foveate.speed.native_token_training import Branch, Norm
 from foveate.speed.native_training import Dropped
 
 
-class JoinedTokenPerformerTraining(TokenPerformer):
+class JoinedTokenPerformerTraining(InTraining, TokenPerformer):
     """The layer's equation with what lies behind its soft split joined, with gradients: (B, C, H, W) -> (B, T, E).
 
     Numbers and gradients are those of the layer up to rounding, but its dropout, whose masks are never in memory, has another generator,
@@ -40,12 +48,7 @@ class JoinedTokenPerformerTraining(TokenPerformer):
     @staticmethod
     def fits(module: nn.Module) -> bool:
         """Whether `module` is a token layer on the processor, in float32, of the parts that the native code computes."""
-        return type(module) is TokenPerformer and _is_joinable(module) and is_float32(module)
-
-    @classmethod
-    def join(cls, layer: Any) -> None:
-        """Makes a layer that fits one of these; names of modules and parameters stay."""
-        layer.__class__ = cls
+        return type(module) is TokenPerformer and _is_joinable(module) and are_float32(module.parameters())
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         if is_recorded() or not _is_joinable(self) or not self._takes(x_bchw):
@@ -68,17 +71,25 @@ class JoinedTokenPerformerTraining(TokenPerformer):
             return False
         if not self.training and records_gradients(x, parameters):
             return False
-        return is_for_chains(x, parameters) and is_float32(self) and self.can_join(torch.float32)
+        return is_for_chains(x, parameters) and are_float32(parameters) and self.can_join(torch.float32)
 
 
 def _is_joinable(layer: Any) -> bool:
     """Whether a layer's parts are what the native code computes, its features frozen, and all in training or all in evaluation."""
-    norm = layer.norm2
-    if not are_performer_layers(layer) or layer.random_features.requires_grad or norm.weight is None or norm.bias is None:
+    if not are_performer_layers(layer) or layer.random_features.requires_grad:
         return False
-    if not norm.weight.shape == norm.bias.shape == norm.normalized_shape:
-        return False
-    return len({module.training for module in layer.modules()}) == 1
+    return has_weights(layer.norm2) and is_in_one_mode(layer)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients to what `_Joined` is given."""
+    response, scales, constant, columns, gathered, attended, s, hidden, *others = ctx.saved_tensors
+    proj, fc1, fc2, factors, gain, shift, fc1_bias = others
+    attention, mlp = Branch(None, factors, ctx.dropped[0]), Branch(None, factors, ctx.dropped[2])
+    half = Half(proj, fc1, fc2, attention, Norm(gain, shift, ctx.eps), fc1_bias, ctx.dropped[1], mlp)
+    to = gradients(gradient, s, hidden, attended, half, ctx.needs_input_grad[6:9])
+    to_split = native_performer.perform_gradients(response, scales, constant, columns, gathered, to.attended, to.tokens)
+    return *to_split, None, None, None, to.proj, to.fc1, to.fc2, to.gain, to.shift, to.proj_bias, to.fc1_bias, to.fc2_bias
 
 
 class _Joined(torch.autograd.Function):
@@ -115,19 +126,4 @@ class _Joined(torch.autograd.Function):
         ctx.save_for_backward(*kept, proj, fc1, fc2, factors, gain, shift, fc1_bias)
         return y
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        with torch.autocast("cpu", enabled=False):
-            return _backward(ctx, gradient.resolve_neg().contiguous())
-
-
-def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients to what `_Joined` is given."""
-    response, scales, constant, columns, gathered, attended, s, hidden, *others = ctx.saved_tensors
-    proj, fc1, fc2, factors, gain, shift, fc1_bias = others
-    attention, mlp = Branch(None, factors, ctx.dropped[0]), Branch(None, factors, ctx.dropped[2])
-    half = Half(proj, fc1, fc2, attention, Norm(gain, shift, ctx.eps), fc1_bias, ctx.dropped[1], mlp)
-    to = gradients(gradient, s, hidden, attended, half, ctx.needs_input_grad[6:9])
-    to_split = native_performer.perform_gradients(response, scales, constant, columns, gathered, to.attended, to.tokens)
-    return *to_split, None, None, None, to.proj, to.fc1, to.fc2, to.gain, to.shift, to.proj_bias, to.fc1_bias, to.fc2_bias
+    backward = staticmethod(way_back(_backward))

@@ -5,15 +5,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
 from foveate.models.fvit import Stem
 from foveate.speed import native_stem as native
-from foveate.speed.joinable import are_for_chains, is_for_chains, is_recorded
+from foveate.speed.joinable import InTraining, are_for_chains, is_for_chains, is_in_one_mode, is_recorded, way_back
 
 
-class JoinedStem(Stem):
+class JoinedStem(InTraining, Stem):
     """The stem's equation with GELU and batch norm in one pass each, with gradients: (B, in_chans, H, W) -> (B, C, H/s, W/s).
 
     Numbers, gradients and running statistics are those of the layers up to rounding. Of each convolution its map and its outcome are kept
@@ -29,11 +28,6 @@ class JoinedStem(Stem):
     def fits(module: nn.Module) -> bool:
         """Whether `module` is a stem on the processor of the layers that the native code computes."""
         return type(module) is Stem and _is_joinable(module) and are_for_chains(module.parameters())
-
-    @classmethod
-    def join(cls, stem: Any) -> None:
-        """Makes a stem that fits one of these; names of modules and parameters stay."""
-        stem.__class__ = cls
 
     def forward(self, x: Tensor) -> Tensor:
         if is_recorded() or not self.training or not _is_joinable(self) or not self._takes(x):
@@ -65,7 +59,7 @@ def _is_joinable(stem: Any) -> bool:
         return False
     if not all(is_untouched(norm, nn.BatchNorm2d) and _keeps_statistics(norm) for norm in norms):
         return False
-    return all(map(_is_square, convolutions)) and _agree(convolutions, norms) and len({module.training for module in stem.modules()}) == 1
+    return all(map(_is_square, convolutions)) and _agree(convolutions, norms) and is_in_one_mode(stem)
 
 
 def _keeps_statistics(norm: nn.BatchNorm2d) -> bool:
@@ -104,6 +98,17 @@ def _keep_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count
         norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), share)
 
 
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients to what `_Layer` is given."""
+    x, kernel, h, mean, scale, gain = ctx.saved_tensors
+    to_h, to_gain, to_shift, to_bias = native.gelu_norm_gradients(h, gradient, mean, scale, gain)
+    maps = (map_bhwc.permute(0, 3, 1, 2) for map_bhwc in (to_h, x))
+    form, wanted = (None, ctx.stride, (1, 1), (1, 1), False, (0, 0), 1), (*ctx.needs_input_grad[:2], False)
+    to_x, to_kernel, _ = torch.ops.aten.convolution_backward(*maps, kernel, *form, wanted)
+    to_x = None if to_x is None else to_x.permute(0, 2, 3, 1)
+    return to_x, to_kernel, to_bias.to(kernel.dtype), to_gain, to_shift, None, None
+
+
 class _Layer(torch.autograd.Function):
     """x (B, H, W, C), kernel (C', C, 3, 3), bias, gain and shift (C',) -> `batch_norm(GELU(conv(x)))`, mean and variance of the GELU.
 
@@ -123,14 +128,4 @@ class _Layer(torch.autograd.Function):
         ctx.mark_non_differentiable(mean, variance)
         return y, mean, variance
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> Any:
-        with torch.autocast("cpu", enabled=False):
-            x, kernel, h, mean, scale, gain = ctx.saved_tensors
-            to_h, to_gain, to_shift, to_bias = native.gelu_norm_gradients(h, gradient.resolve_neg().contiguous(), mean, scale, gain)
-            maps = (map_bhwc.permute(0, 3, 1, 2) for map_bhwc in (to_h, x))
-            form, wanted = (None, ctx.stride, (1, 1), (1, 1), False, (0, 0), 1), (*ctx.needs_input_grad[:2], False)
-            to_x, to_kernel, _ = torch.ops.aten.convolution_backward(*maps, kernel, *form, wanted)
-            to_x = None if to_x is None else to_x.permute(0, 2, 3, 1)
-            return to_x, to_kernel, to_bias.to(kernel.dtype), to_gain, to_shift, None, None
+    backward = staticmethod(way_back(_backward))

@@ -7,13 +7,22 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from foveate.layers.mlp import Mlp
 from foveate.layers.recomputing import compute_dtype
 from foveate.models.t2t_vit import Attention, Block
 from foveate.speed import native_token_training as native
-from foveate.speed.joinable import are_token_layers, is_for_chains, is_recorded, records_gradients
+from foveate.speed.joinable import (
+    InTraining,
+    are_float32,
+    are_token_layers,
+    has_weights,
+    is_for_chains,
+    is_in_one_mode,
+    is_recorded,
+    records_gradients,
+    way_back,
+)
 from foveate.speed.joined_halves import Half, before, filled, gradients, run, to_weight
 from foveate.speed.joining import filled_up
 from foveate.speed.native_token_training import Branch, Norm
@@ -21,7 +30,7 @@ from foveate.speed.native_tokens import attend
 from foveate.speed.native_training import NONE, Dropped
 
 
-class JoinedTokenTrainingBlock(Block):
+class JoinedTokenTrainingBlock(InTraining, Block):
     """The block's equation with everything between its matrix products joined, with gradients: (B, T, D) -> (B, T, D).
 
     Numbers and gradients are those of the block up to rounding, but the MLP's dropout, whose masks are never in memory, has another
@@ -41,12 +50,7 @@ class JoinedTokenTrainingBlock(Block):
     @staticmethod
     def fits(module: nn.Module) -> bool:
         """Whether `module` is a block on the processor, in float32, of the layers that the native code computes."""
-        return type(module) is Block and _is_joinable(module) and _are_plain_floats(list(module.parameters()))
-
-    @classmethod
-    def join(cls, block: Any) -> None:
-        """Makes a block that fits one of these; names of modules and parameters stay."""
-        block.__class__ = cls
+        return type(module) is Block and _is_joinable(module) and are_float32(module.parameters())
 
     def forward(self, x: Tensor) -> Tensor:
         if is_recorded() or not _is_joinable(self) or not self._takes(x):
@@ -68,25 +72,31 @@ class JoinedTokenTrainingBlock(Block):
         parameters = list(self.parameters())
         if x.dim() != 3 or x.shape[-1] != len(self.attn.proj.weight) or (not self.training and records_gradients(x, parameters)):
             return False
-        if not _are_plain_floats([x, *parameters]) or not is_for_chains(x, parameters):
+        if not are_float32([x, *parameters]) or not is_for_chains(x, parameters):
             return False
         return native.can_join(compute_dtype(self.attn.proj.weight))
 
 
-def _are_plain_floats(tensors: list[Any]) -> bool:
-    return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
-
-
 def _is_joinable(block: Any) -> bool:
     """Whether a block's layers are what the native code computes, and all in training or all in evaluation."""
-    norms = block.norm1, block.norm2
     if not are_token_layers(block) or block.attn.qkv.bias is not None:
         return False
-    if any(norm.weight is None or norm.bias is None for norm in norms):
-        return False
-    if not all(norm.weight.shape == norm.bias.shape == norm.normalized_shape for norm in norms):
-        return False
-    return len({module.training for module in block.modules()}) == 1
+    return has_weights(block.norm1) and has_weights(block.norm2) and is_in_one_mode(block)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients to what `_Joined` is given."""
+    x, asked, peaks, attended, s, hidden, qkv, proj, fc1, fc2, *factors, gain1, shift1, gain2, shift2, fc1_bias = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[5:9]
+    attention, mlp = Branch(None, factors[0], NONE), Branch(None, factors[1], ctx.dropped[1])
+    half = Half(proj, fc1, fc2, attention, Norm(gain2, shift2, ctx.eps[1]), fc1_bias, ctx.dropped[0], mlp)
+    to = gradients(gradient, s, hidden, attended, half, wanted[1:])
+    heads = peaks.shape[1]
+    inner = native.attend_gradients(asked, attended, peaks, to.attended, _no_bias(heads, proj), _scale(heads, proj))
+    normal = before(inner, qkv)
+    to_x, *to_norm1 = native.norm_gradients(x, to.tokens, normal, Norm(gain1, shift1, ctx.eps[0]))
+    products = to_weight(inner, normal, wanted[0]), to.proj, to.fc1, to.fc2
+    return to_x, *(None,) * 4, *products, *to_norm1, to.gain, to.shift, to.proj_bias, to.fc1_bias, to.fc2_bias
 
 
 class _Joined(torch.autograd.Function):
@@ -122,26 +132,7 @@ class _Joined(torch.autograd.Function):
         ctx.save_for_backward(x, asked, peaks, attended, s, hidden, qkv, proj, fc1, fc2, *factors, gain1, shift1, gain2, shift2, fc1_bias)
         return y
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        with torch.autocast("cpu", enabled=False):
-            return _backward(ctx, gradient.resolve_neg().contiguous())
-
-
-def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients to what `_Joined` is given."""
-    x, asked, peaks, attended, s, hidden, qkv, proj, fc1, fc2, *factors, gain1, shift1, gain2, shift2, fc1_bias = ctx.saved_tensors
-    wanted = ctx.needs_input_grad[5:9]
-    attention, mlp = Branch(None, factors[0], NONE), Branch(None, factors[1], ctx.dropped[1])
-    half = Half(proj, fc1, fc2, attention, Norm(gain2, shift2, ctx.eps[1]), fc1_bias, ctx.dropped[0], mlp)
-    to = gradients(gradient, s, hidden, attended, half, wanted[1:])
-    heads = peaks.shape[1]
-    inner = native.attend_gradients(asked, attended, peaks, to.attended, _no_bias(heads, proj), _scale(heads, proj))
-    normal = before(inner, qkv)
-    to_x, *to_norm1 = native.norm_gradients(x, to.tokens, normal, Norm(gain1, shift1, ctx.eps[0]))
-    products = to_weight(inner, normal, wanted[0]), to.proj, to.fc1, to.fc2
-    return to_x, *(None,) * 4, *products, *to_norm1, to.gain, to.shift, to.proj_bias, to.fc1_bias, to.fc2_bias
+    backward = staticmethod(way_back(_backward))
 
 
 def _scale(heads: int, proj: Tensor) -> float:

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import LearnableGaborFilter
@@ -13,11 +12,20 @@ from foveate.layers.recomputing import compute_dtype, is_plain
 from foveate.models.fvit import BionicFocalVisionBlock
 from foveate.speed import native_gabor
 from foveate.speed import native_training as native
-from foveate.speed.joinable import are_chains, are_for_chains, is_for_chains, is_recorded, records_gradients
+from foveate.speed.joinable import (
+    InTraining,
+    are_chains,
+    are_for_chains,
+    is_for_chains,
+    is_in_one_mode,
+    is_recorded,
+    records_gradients,
+    way_back,
+)
 from foveate.speed.joining import HIDDEN_NUMBERS
 
 
-class JoinedTrainingBlock(BionicFocalVisionBlock):
+class JoinedTrainingBlock(InTraining, BionicFocalVisionBlock):
     """The block's equation with everything between its matrix products joined, with gradients: (B, H, W, C) -> (B, H, W, C).
 
     Numbers and gradients are those of the block up to rounding, but the masks of dropout, which are never in memory, come from another
@@ -38,19 +46,13 @@ class JoinedTrainingBlock(BionicFocalVisionBlock):
         """Whether `module` is a block on the processor of the layers that the chains compute."""
         return type(module) is BionicFocalVisionBlock and _is_joinable(module) and are_for_chains(module.parameters())
 
-    @classmethod
-    def join(cls, block: Any) -> None:
-        """Makes a block that fits one of these; names of modules and parameters stay."""
-        block.__class__ = cls
-
     def forward(self, x: Tensor) -> Tensor:
         if is_recorded() or not _is_joinable(self) or not self._takes(x):
             return super().forward(x)
         ffn, dtype = self.ffn, compute_dtype(self.ffn.fc1.weight)
         ones = torch.ones(len(x), 1, 1, 1, dtype=torch.float32, device="cpu")
         factors = self.drop_path1(ones), self.drop_path2(ones)
-        seeds = torch.randint(2**63 - 1, (2,), device="cpu").tolist() if ffn.drop.levels else (0, 0)
-        dropped = tuple(native.Dropped(seed, ffn.drop.levels, ffn.drop.scale) for seed in seeds)
+        dropped = native.Dropped.by(ffn.drop), native.Dropped.by(ffn.drop)
         products = ffn.fc1.weight.to(dtype), ffn.fc2.weight.to(dtype)
         small = (weight.float() for weight in (ffn.fc2.bias, *self._mixing_weights(), *self._filtering_weights()))
         with torch.autocast("cpu", enabled=False):
@@ -93,7 +95,7 @@ def _is_joinable(block: Any) -> bool:
         return False
     if not norm.weight.shape == norm.bias.shape == block.norm1.weight.shape or not _has_kernels(block.mixer):
         return False
-    return len({module.training for module in block.modules()}) == 1
+    return is_in_one_mode(block)
 
 
 def _has_kernels(mixer: LearnableGaborFilter) -> bool:
@@ -111,10 +113,28 @@ class _Kernels(torch.autograd.Function):
         ctx.save_for_backward(*parameters)
         return native_gabor.kernels(parameters, side)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        return None, *native_gabor.gradients(ctx.saved_tensors, gradient.resolve_neg().contiguous())
+    backward = staticmethod(way_back(lambda ctx, gradient: (None, *native_gabor.gradients(ctx.saved_tensors, gradient))))
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients to what `_Joined` is given."""
+    x, normal, hidden, rows, columns, mixed, joined, *small = ctx.saved_tensors
+    dropped, wanted = ctx.dropped, ctx.needs_input_grad
+    to_product, to_later_bias = native.residual_gradients(gradient, dropped[1], joined)
+    to_normal, to_filtering = torch.empty_like(normal), [torch.zeros_like(weight) for weight in small[8:]]
+    to_rows, to_columns = (torch.zeros_like(weight, dtype=torch.float32) for weight in (rows, columns))
+    for piece in _pieces(hidden):
+        outer = to_product[piece].flatten(0, 2)
+        inner = (outer @ columns).view_as(hidden[piece])
+        leaving = native.filter_gradients(hidden[piece], inner, ctx.groups, _within(dropped[0], piece, hidden), small[8:], to_filtering)
+        if wanted[6]:
+            _add_product(to_columns, outer.t(), leaving.flatten(0, 2))
+        if wanted[5]:
+            _add_product(to_rows, inner.flatten(0, 2).t(), normal[piece].flatten(0, 2))
+        torch.mm(inner.flatten(0, 2), rows, out=to_normal[piece].flatten(0, 2))
+    to_x, to_mixing = native.mix_gradients(x, gradient, to_normal, ctx.form, mixed, small[:8])
+    to_weights = to_rows.to(rows.dtype), to_columns.to(columns.dtype)
+    return to_x, None, None, None, None, *to_weights, to_later_bias, *to_mixing, *to_filtering
 
 
 class _Joined(torch.autograd.Function):
@@ -150,32 +170,7 @@ class _Joined(torch.autograd.Function):
         ctx.save_for_backward(x, normal, hidden, rows, columns, *factors, *small)
         return y
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        with torch.autocast("cpu", enabled=False):
-            return _backward(ctx, gradient.resolve_neg().contiguous())
-
-
-def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients to what `_Joined` is given."""
-    x, normal, hidden, rows, columns, mixed, joined, *small = ctx.saved_tensors
-    dropped, wanted = ctx.dropped, ctx.needs_input_grad
-    to_product, to_later_bias = native.residual_gradients(gradient, dropped[1], joined)
-    to_normal, to_filtering = torch.empty_like(normal), [torch.zeros_like(weight) for weight in small[8:]]
-    to_rows, to_columns = (torch.zeros_like(weight, dtype=torch.float32) for weight in (rows, columns))
-    for piece in _pieces(hidden):
-        outer = to_product[piece].flatten(0, 2)
-        inner = (outer @ columns).view_as(hidden[piece])
-        leaving = native.filter_gradients(hidden[piece], inner, ctx.groups, _within(dropped[0], piece, hidden), small[8:], to_filtering)
-        if wanted[6]:
-            _add_product(to_columns, outer.t(), leaving.flatten(0, 2))
-        if wanted[5]:
-            _add_product(to_rows, inner.flatten(0, 2).t(), normal[piece].flatten(0, 2))
-        torch.mm(inner.flatten(0, 2), rows, out=to_normal[piece].flatten(0, 2))
-    to_x, to_mixing = native.mix_gradients(x, gradient, to_normal, ctx.form, mixed, small[:8])
-    to_weights = to_rows.to(rows.dtype), to_columns.to(columns.dtype)
-    return to_x, None, None, None, None, *to_weights, to_later_bias, *to_mixing, *to_filtering
+    backward = staticmethod(way_back(_backward))
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

@@ -57,6 +57,11 @@ def pointers(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * len(tensors))(*(pointer(tensor).value for tensor in tensors))
 
 
+def rows_of(x: Tensor) -> ctypes.Array[ctypes.c_int64]:
+    """How many rows of numbers along the last axis, and how many numbers in each."""
+    return (ctypes.c_int64 * 2)(x.numel() // x.shape[-1], x.shape[-1])
+
+
 def find_compiler() -> list[str] | None:
     """The C++ compiler that `CXX` names, with its words, or the first of the usual ones that is there; none on Windows."""
     asked = shlex.split(os.environ.get("CXX", ""))

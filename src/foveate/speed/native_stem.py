@@ -3,13 +3,11 @@
 Maps are contiguous, (B, H, W, C), on the processor, all in one number format; weights and their gradients are float32.
 """
 
-import ctypes
-
 import torch
 from torch import Tensor
 
 from foveate.speed.joining import filled_up
-from foveate.speed.native_library import function, has_library, pointer, pointers
+from foveate.speed.native_library import function, has_library, pointer, pointers, rows_of
 
 LIBRARY = "stem"
 
@@ -23,7 +21,7 @@ def gelu_moments(h_bhwc: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance (divided by the count) of `GELU(h)` over pictures and places, (C,) each."""
     mean, variance = (torch.empty(h_bhwc.shape[-1], dtype=torch.float32, device="cpu") for _ in range(2))
     call = function(LIBRARY, "gelu_moments", h_bhwc.dtype)
-    call(pointer(h_bhwc), _sizes(h_bhwc), pointer(mean), pointer(variance), torch.get_num_threads())
+    call(pointer(h_bhwc), rows_of(h_bhwc), pointer(mean), pointer(variance), torch.get_num_threads())
     return mean, variance
 
 
@@ -31,7 +29,7 @@ def scale_gelu(h_bhwc: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
     """`gain GELU(h) + shift`."""
     y, gain, shift = torch.empty_like(h_bhwc), filled_up(gain), filled_up(shift)
     call = function(LIBRARY, "scale_gelu", h_bhwc.dtype)
-    call(pointer(h_bhwc), pointer(y), _sizes(h_bhwc), pointer(gain), pointer(shift), torch.get_num_threads())
+    call(pointer(h_bhwc), pointer(y), rows_of(h_bhwc), pointer(gain), pointer(shift), torch.get_num_threads())
     return y
 
 
@@ -45,9 +43,5 @@ def gelu_norm_gradients(h_bhwc: Tensor, outer: Tensor, mean: Tensor, scale: Tens
     weights = [filled_up(weight) for weight in (mean, scale, gain)]
     call = function(LIBRARY, "gelu_norm_gradients", h_bhwc.dtype)
     maps = map(pointer, (h_bhwc, outer, to_h))
-    call(*maps, _sizes(h_bhwc), pointers(weights), pointers(sums), torch.get_num_threads())
+    call(*maps, rows_of(h_bhwc), pointers(weights), pointers(sums), torch.get_num_threads())
     return to_h, *sums
-
-
-def _sizes(h_bhwc: Tensor) -> ctypes.Array[ctypes.c_int64]:
-    return (ctypes.c_int64 * 2)(h_bhwc[..., 0].numel(), h_bhwc.shape[-1])

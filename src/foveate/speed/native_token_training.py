@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from foveate.speed import native_tokens
-from foveate.speed.native_library import function, has_library, pointer, pointers
+from foveate.speed.native_library import function, has_library, pointer, pointers, rows_of
 from foveate.speed.native_training import NONE, Dropped
 
 LIBRARY = "token_training"
@@ -103,7 +103,7 @@ def activate(hidden: Tensor, bias: Tensor, dropped: Dropped) -> Tensor:
     """`dropped(GELU(hidden + bias))`."""
     leaving = torch.empty_like(hidden)
     call = function(LIBRARY, "activate", hidden.dtype)
-    call(pointer(hidden), pointer(leaving), _rows(hidden), pointer(bias), *dropped.words(), torch.get_num_threads())
+    call(pointer(hidden), pointer(leaving), rows_of(hidden), pointer(bias), *dropped.words(), torch.get_num_threads())
     return leaving
 
 
@@ -112,7 +112,7 @@ def activate_gradients(hidden: Tensor, inner: Tensor, bias: Tensor, dropped: Dro
     leaving, to_bias = torch.empty_like(hidden), hidden.new_zeros(hidden.shape[-1], dtype=torch.float32)
     call = function(LIBRARY, "activate_gradients", hidden.dtype)
     given = map(pointer, (hidden, inner, leaving))
-    call(*given, _rows(hidden), pointer(bias), *dropped.words(), pointer(to_bias), torch.get_num_threads())
+    call(*given, rows_of(hidden), pointer(bias), *dropped.words(), pointer(to_bias), torch.get_num_threads())
     return leaving, to_bias
 
 
@@ -142,7 +142,3 @@ def _words(x: Tensor, branch: Branch | None, of: Norm | None) -> tuple[object, .
     gain, shift, eps = of or (None, None, 0.0)
     sizes = (ctypes.c_int64 * 3)(*x.shape)
     return sizes, pointers((bias, gain, shift)), ctypes.c_float(eps), *dropped.words(), pointer(factors)
-
-
-def _rows(hidden: Tensor) -> ctypes.Array[ctypes.c_int64]:
-    return (ctypes.c_int64 * 2)(hidden.numel() // hidden.shape[-1], hidden.shape[-1])

@@ -8,7 +8,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from foveate.speed.native_library import function, has_library, pointer
+from foveate.speed.native_library import function, has_library, pointer, rows_of
 
 LIBRARY = "tokens"
 
@@ -57,7 +57,7 @@ def add_norm(x: Tensor, product: Tensor, biases: tuple[Tensor, Tensor], eps: flo
 def activate(hidden: Tensor, bias: Tensor) -> None:
     """`GELU(hidden + bias)` in the place of `hidden`."""
     call = function(LIBRARY, "activate", hidden.dtype)
-    call(pointer(hidden), _sizes(hidden), pointer(bias), torch.get_num_threads())
+    call(pointer(hidden), rows_of(hidden), pointer(bias), torch.get_num_threads())
 
 
 def _add_norm(
@@ -65,8 +65,4 @@ def _add_norm(
 ) -> None:
     call = function(LIBRARY, "add_norm" if x.dtype == normal.dtype else "add_norm_float", normal.dtype)
     maps = map(pointer, (x, product, y, normal))
-    call(*maps, _sizes(x), *map(pointer, biases), ctypes.c_float(eps), torch.get_num_threads())
-
-
-def _sizes(x: Tensor) -> ctypes.Array[ctypes.c_int64]:
-    return (ctypes.c_int64 * 2)(x.numel() // x.shape[-1], x.shape[-1])
+    call(*maps, rows_of(x), *map(pointer, biases), ctypes.c_float(eps), torch.get_num_threads())

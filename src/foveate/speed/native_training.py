@@ -45,7 +45,7 @@ class Dropped(NamedTuple):
     @classmethod
     def by(cls, drop: Dropout) -> "Dropped":
         """As a layer drops now, seeded from PyTorch's generator where it does."""
-        return cls(int(torch.randint(2**63 - 1, ())) if drop.levels else 0, drop.levels, drop.scale)
+        return cls(int(torch.randint(2**63 - 1, (), device="cpu")) if drop.levels else 0, drop.levels, drop.scale)
 
     def words(self) -> tuple[ctypes.Array[ctypes.c_int64], ctypes.c_float]:
         """As the C++ takes it."""

@@ -18,7 +18,7 @@ constexpr int DEPTH = 64;      // of the second product, taken together
 // Rows, filled up to whole tiles.
 constexpr int tiled(int rows) { return (rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS; }
 
-// `c += a b` for ROWS rows of a, (ROWS, depth), or (depth, ROWS) where it is TURNED, and WIDTH times sixteen columns of b, (depth, columns).
+// `c += a b` for ROWS rows of a, (ROWS, depth), or (depth, ROWS) where TURNED, and WIDTH times sixteen columns of b, (depth, columns).
 template <int ROWS, int WIDTH, bool TURNED>
 void add_product(const float* a, int a_stride, const float* b, int b_stride, int depth, float* c, int c_stride) {
     Lanes sums[ROWS][WIDTH];
@@ -134,6 +134,7 @@ struct Head {
             for (int c = 0; c < width; c += LANES) __builtin_prefetch(from + static_cast<std::size_t>(t) * step + c);
     }
 
+    // Keys as (d, T), and the values and queries that follow into the cache.
     void pack_keys(float* keys, int own, int columns) const {
         for (int t = 0; t < columns; t += LANES) {
             fetch(k, t + LANES);

@@ -23,7 +23,8 @@ struct HeadGradients {
         float* means = scratch[3].get(of.tokens);
         std::fill_n(to_queries, whole, 0.0f);
         pack(queries, outers, means, own);
-        for (int begin = 0; begin < of.tokens; begin += KEYS) lead_back(begin, std::min(KEYS, of.tokens - begin), queries, outers, means, to_queries, own);
+        for (int begin = 0; begin < of.tokens; begin += KEYS)
+            lead_back(begin, std::min(KEYS, of.tokens - begin), queries, outers, means, to_queries, own);
         write_rows(to_queries, of.tokens, own, of.scale, to_q);
     }
 

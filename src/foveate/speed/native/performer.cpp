@@ -15,8 +15,8 @@ extern "C" void patch_scales(const float* x, float* scales, const std::int64_t* 
 // Numbers that a picture is gathered into.
 extern "C" std::int64_t gathered_size(std::int64_t features, std::int64_t width) { return Gathered::size(features, width); }
 
-// Sizes are B, T, E, M; response (B, T, 3 E), scales (B, T), constant (3 E,), features (E, M), y and v (B, T, E); what was gathered, for the
-// way back, (B, `Gathered::size`), or null.
+// Sizes are B, T, E, M; response (B, T, 3 E), scales (B, T), constant (3 E,), features (E, M), y and v (B, T, E); what was gathered, for
+// the way back, (B, `Gathered::size`), or null.
 extern "C" void perform(const float* response, const float* scales, const float* constant, const float* features, float* y, float* v,
                         float* gathered, const std::int64_t* sizes, int threads) {
     const int pictures = sizes[0], tokens = sizes[1], width = sizes[2], count = sizes[3];

@@ -38,7 +38,10 @@ struct PerformerGradients {
             Lanes total = {};
             for (int f = 0; f < of.count; f += LANES) total += load(exponents + t * of.count + f);
             const float sum = sum_of(total);
-            for (int c = 0; c < of.width; c += LANES) store(to + t * of.width + c, load(to + t * of.width + c) - sum * load(x + t * of.width + c));
+            for (int c = 0; c < of.width; c += LANES) {
+                const int at = t * of.width + c;
+                store(to + at, load(to + at) - sum * load(x + at));
+            }
         }
     }
 

@@ -5,8 +5,8 @@
 #include "threads.h"
 
 // Sizes are B, T, E, M; response (B, T, 3 E), scales (B, T), constant (3 E,), features (E, M) and once more as rows (M, E), gathered as
-// `perform` left it; outer and `to_values`, (B, T, E): gradients to what the queries read, and to the values from elsewhere. Gradients to the
-// response, the scales and, added up, the constant.
+// `perform` left it; outer and `to_values`, (B, T, E): gradients to what the queries read, and to the values from elsewhere. Gradients to
+// the response, the scales and, added up, the constant.
 extern "C" void perform_gradients(const float* response, const float* scales, const float* constant, const float* features,
                                   const float* rows, float* gathered, const float* outer, const float* to_values, float* to_response,
                                   float* to_scales, float* to_constant, const std::int64_t* sizes, int threads) {

@@ -82,7 +82,7 @@ extern "C" void gelu_norm_gradients(const Number* h, const Number* outer, Number
     static thread_local Scratch scratch;
     const int channels = sizes[1], stride = filled(channels), parts = row_parts(sizes[0], threads);
     const std::size_t count = static_cast<std::size_t>(2) * stride;
-    float *sums = scratch.get(count * parts + count), *biases = sums + count * parts;
+    float *sums = scratch.get(count * parts + count), *slant = sums + count * parts, *mean = slant + stride;
     std::fill_n(sums, count * parts, 0.0f);
     const auto normal = [=](int c, Lanes value) { return (value - load(weights[0] + c)) * load(weights[1] + c); };
     share_rows(sizes[0], threads, [&](int part, std::int64_t first, std::int64_t last) {
@@ -96,7 +96,6 @@ extern "C" void gelu_norm_gradients(const Number* h, const Number* outer, Number
     });
     collect(sums, parts, count);
     for (int i = 0; i < 2; ++i) add_sums(sums + i * stride, 1, channels, stride, gradients[i]);
-    float *slant = biases, *mean = biases + stride;
     for (int c = 0; c < stride; ++c) slant[c] = sums[c] / sizes[0], mean[c] = sums[stride + c] / sizes[0];
     std::fill_n(sums, count * parts, 0.0f);
     share_rows(sizes[0], threads, [&](int part, std::int64_t first, std::int64_t last) {

@@ -1,4 +1,4 @@
-"""Native token layers are the layers: performer attention, scales of patches, and where they step aside."""
+"""Native token layers are the layers, performer attention included, and where they step aside."""
 
 import copy
 from functools import partial
@@ -6,16 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import foveate
-from foveate.layers.soft_split import soft_split_padding
 from foveate.layers.token_layers import TokenPerformer, orthogonal_features, performer_attention
-from foveate.speed import native_performer
+from foveate.speed import joined_performer
 from foveate.speed.folding import fold_norm
 from foveate.speed.joined_performer import JoinedTokenPerformer
-from foveate.speed.native_performer import can_join, patch_scales, perform
+from foveate.speed.native_performer import can_join, perform
+from foveate.speed.native_token_layer import Split, token_layer
 from joined_modules import joined_copy, random_map
 
 pytestmark = pytest.mark.skipif(not can_join(), reason="no C++ compiler, or PyTorch without GNU OpenMP")
@@ -54,21 +53,9 @@ def test_attention_is_stable_at_any_magnitude(size: float) -> None:
     assert_performs(response, torch.ones(2, 150), torch.zeros(96), random_map(16, 32, seed=3), tolerance=2e-4)
 
 
-SPLITS = [((2, 3, 32, 20), 7, 4), ((1, 64, 9, 14), 3, 2), ((2, 17, 5, 5), 3, 1), ((1, 1, 1, 1), 7, 2)]
-
-
-@pytest.mark.parametrize(("shape", "kernel", "stride"), SPLITS)
-def test_scales_are_inverse_deviations_of_patches(shape: tuple[int, ...], kernel: int, stride: int) -> None:
-    x = random_map(*shape) + 2
-    patches = F.unfold(x.double(), kernel, padding=soft_split_padding(kernel, stride), stride=stride)
-    expected = (patches.var(dim=1, unbiased=False) + 1e-5).rsqrt()
-    found = patch_scales(x.permute(0, 2, 3, 1).contiguous(), kernel, stride, 1e-5)
-    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-4)
-
-
-def make_layer(channels: int = 5) -> Any:
+def make_layer(channels: int = 5, kernel: int = 3, stride: int = 2, features: int = 16) -> Any:
     """A layer in evaluation with random weights everywhere, its second norm folded."""
-    layer = TokenPerformer(channels * 9, 32, 3, 2, features=16)
+    layer = TokenPerformer(channels * kernel**2, 32, kernel, stride, features=features)
     with torch.no_grad():
         for index, parameter in enumerate(layer.parameters()):
             parameter.copy_(0.3 * random_map(*parameter.shape, seed=index))
@@ -88,6 +75,34 @@ def test_a_joined_layer_is_the_layer(shape: tuple[int, ...]) -> None:
         found = fast(x)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), exact, atol=3e-5, rtol=3e-5)
+
+
+FORMS = [((2, 3, 32, 20), 7, 4), ((1, 64, 9, 14), 3, 2), ((2, 17, 5, 5), 3, 1), ((1, 1, 1, 1), 7, 2), ((4, 3, 60, 61), 7, 4)]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 16])
+@pytest.mark.parametrize(("shape", "kernel", "stride"), FORMS)
+def test_patches_of_any_side_are_shared_out_among_threads(shape: tuple[int, ...], kernel: int, stride: int, threads: int) -> None:
+    layer: Any = make_layer(shape[1], kernel, stride, features=7)
+    x, before = random_map(*shape), torch.get_num_threads()
+    exact = copy.deepcopy(layer).double()(x.double())
+    split, eps = Split(kernel, stride), (layer.norm1.eps, layer.norm2.eps)
+    try:
+        torch.set_num_threads(threads)
+        found = token_layer(x.permute(0, 2, 3, 1).contiguous(), split, JoinedTokenPerformer.pack(layer), eps)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found.double(), exact, atol=5e-5, rtol=5e-5)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 3.0])
+def test_a_layer_is_stable_at_any_magnitude(size: float) -> None:
+    """Exponents from nothing to the hundreds, growing down the picture, so that what was gathered is scaled anew."""
+    layer = make_layer()
+    layer.norm1.weight.mul_(size * 4)
+    x = random_map(2, 5, 40, 40) * torch.linspace(0.2, 1, 40)[:, None]
+    exact = copy.deepcopy(layer).double()(x.double())
+    torch.testing.assert_close(joined(layer)(x).double(), exact, atol=3e-4 * float(exact.abs().max()), rtol=1e-3)
 
 
 def test_weights_that_change_are_taken_up() -> None:
@@ -135,7 +150,7 @@ def test_copies_views_and_what_is_no_number() -> None:
 def test_what_the_native_code_is_not_made_for_goes_through_the_layer(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = make_layer(), random_map(2, 5, 8, 9)
     fast, called = joined(layer), []
-    monkeypatch.setattr(native_performer, "perform", None)  # would fail
+    monkeypatch.setattr(joined_performer, "token_layer", None)  # would fail
     if change == "hook":
         fast.proj.register_forward_hook(lambda *_: called.append(1))
     elif change == "float64":
@@ -152,7 +167,7 @@ def test_what_the_native_code_is_not_made_for_goes_through_the_layer(change: str
 def test_whole_models_are_joined_with_their_token_layers() -> None:
     model = foveate.create_model("t2t_vit_7", depth=1, num_classes=5).eval()
     fast = foveate.optimize(model)
-    assert fast.optimized[-1].endswith("; 2 token layers joined: native performer attention around a convolution and three products")
+    assert fast.optimized[-1].split("; ")[1] == "2 token layers joined: native soft split, performer attention and MLP"
     with torch.inference_mode():
         for x in (torch.randn(2, 3, 64, 96), torch.randn(1, 3, 50, 37)):
             for found, expected in zip(fast.forward_intermediates(x)[1], model.forward_intermediates(x)[1], strict=True):

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import foveate
 from foveate.layers.mlp import Mlp
 from foveate.models.t2t_vit import Attention, Block
-from foveate.speed import native_tokens
+from foveate.speed import native_token_block, native_tokens
 from foveate.speed.folding import fold_norm
 from foveate.speed.joined_tokens import JoinedTokenBlock
 from foveate.speed.joining import filled_up
@@ -123,11 +123,41 @@ def test_a_joined_block_is_the_block(form: dict[str, int]) -> None:
         assert (found - exact).abs().max() <= 2 * (by_layers - exact).abs().max() + 0.01
 
 
+@pytest.mark.parametrize("form", [{}, {"width": 36, "heads": 3, "hidden": 37}, {"width": 16, "heads": 1, "hidden": 5}], ids=str)
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+def test_tokens_are_shared_out_among_threads_in_blocks(form: dict[str, int], threads: int) -> None:
+    block, before = make_block(**form), torch.get_num_threads()
+    fast, width = joined(block), block.attn.proj.in_features
+    try:
+        for pictures, tokens in ((1, 15), (1, 16), (1, 130), (3, 65), (5, 63), (17, 1)):
+            x = random_map(pictures, tokens, width, seed=tokens)
+            torch.set_num_threads(threads)
+            found = fast(x)
+            torch.set_num_threads(1)
+            torch.testing.assert_close(found, block(x), atol=2e-5, rtol=2e-5)
+            assert torch.equal(found, fast(x))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_first_token_alone_is_the_blocks_first() -> None:
+    for form in ({}, {"width": 36, "heads": 3, "hidden": 37}):
+        block = make_block(**form)
+        fast = joined(block)
+        for pictures, tokens in ((1, 1), (2, 17), (3, 197)):
+            x = random_map(pictures, tokens, block.attn.proj.in_features, seed=tokens)
+            torch.testing.assert_close(fast.first_token(x), block(x)[:, :1], atol=2e-5, rtol=2e-5)
+            with torch.autocast("cpu", torch.bfloat16):
+                assert torch.equal(fast.first_token(x), fast(x)[:, :1])
+        fast.register_forward_hook(lambda _, __, y: 2 * y)
+        assert torch.equal(fast.first_token(x), fast(x)[:, :1])
+
+
 @pytest.mark.parametrize("name", ["t2t_vit_7", "t2t_vit_t_14", "t2t_vit_c_14", "t2t_vit_14_resnext", "t2t_vit_14_wide"])
 def test_whole_models_at_several_sizes(name: str) -> None:
     model = foveate.create_model(name, depth=2, num_classes=5).eval()
     fast = foveate.optimize(model)
-    assert fast.optimized[-1].startswith("2 blocks joined: native attention and passes around four matrix products")
+    assert fast.optimized[-1].startswith("2 blocks joined: native attention, norms, products and sums")
     assert fast.state_dict().keys() == foveate.optimize(model, compile=False).state_dict().keys()
     with torch.inference_mode():
         for x in (torch.randn(2, 3, 64, 96), torch.randn(1, 3, 50, 37), torch.randn(1, 3, 224, 224)):
@@ -210,7 +240,8 @@ def test_what_the_native_code_is_not_made_for_goes_through_the_layers(
     fast = joined(block)
     change(block)
     change(fast)
-    monkeypatch.setattr(native_tokens, "attend", None)  # would fail
+    monkeypatch.setattr(native_token_block, "ask", None)  # would fail
+    monkeypatch.setattr(native_tokens, "attend", None)  # so would this
     x = random_map(2, 9, 48).to(block.attn.proj.weight.dtype)
     found = []
     for model in (fast, block):

@@ -1,43 +1,28 @@
-"""T2T-ViT's token layers for inference on processors: native code around their convolution and products, see `native_performer.py`."""
+"""T2T-ViT's token layers for inference on processors, in native code, see `native_token_layer.py`."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveate.layers.dropout import Dropout
 from foveate.layers.recomputing import is_plain, is_untouched
-from foveate.layers.soft_split import centred_filters, soft_split_padding
 from foveate.layers.token_layers import TokenPerformer
-from foveate.speed import native_performer, native_tokens
+from foveate.speed import native_token_layer
 from foveate.speed.joinable import Packed, are_float32, is_for_chains, is_plain_mlp, is_recorded, records_gradients
-from foveate.speed.joining import filled_up
 from foveate.speed.native_library import LANES
-
-
-class Weights(NamedTuple):
-    """What the native code and its convolution read instead of a token layer's own weights; float32."""
-
-    filters: Tensor
-    """(3 * E, C, k, k), channels-last."""
-    constant: Tensor
-    features: Tensor
-    """(E, M)."""
-    proj: Tensor
-    fc1: Tensor
-    fc2: Tensor
+from foveate.speed.native_token_layer import Split, Weights, token_layer
 
 
 class JoinedTokenPerformer(Packed, TokenPerformer):
-    """The layer's equation, (B, C, H, W) -> (B, T, E), in one convolution, three products and a few passes.
+    """The layer's equation, (B, C, H, W) -> (B, T, E), in two passes over blocks of tokens.
 
     A layer becomes one by `join`; names of modules and parameters stay, weights that change are taken up. What the native code is not made
     for goes through the layer as it was, as in `JoinedBlock`.
     """
 
-    KIND = "token layers joined: native performer attention around a convolution and three products"
-    can_join = staticmethod(lambda dtype: dtype == torch.float32 and native_performer.can_join() and native_tokens.can_join(dtype))
+    KIND = "token layers joined: native soft split, performer attention and MLP"
+    can_join = staticmethod(lambda dtype: dtype == torch.float32 and native_token_layer.can_join())
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
@@ -49,17 +34,9 @@ class JoinedTokenPerformer(Packed, TokenPerformer):
         if is_recorded() or not _is_joinable(self) or not self._takes(x_bchw, parameters):
             return super().forward(x_bchw)
         weights: Weights = self.kept(parameters)
-        with torch.autocast("cpu", enabled=False):
-            x_bchw = x_bchw.float().contiguous(memory_format=torch.channels_last)
-            padding = soft_split_padding(self.kernel, self.stride)
-            response = F.conv2d(x_bchw, weights.filters, stride=self.stride, padding=padding).permute(0, 2, 3, 1).flatten(1, 2)
-            scales = native_performer.patch_scales(x_bchw.permute(0, 2, 3, 1), self.kernel, self.stride, self.norm1.eps)
-            y, v = native_performer.perform(response.contiguous(), scales, weights.constant, weights.features)
-            y, normal = native_tokens.add_norm(v, F.linear(y, self.proj.weight), (weights.proj, weights.fc2), self.norm2.eps)
-            hidden = F.linear(normal, self.mlp.fc1.weight)
-            native_tokens.activate(hidden, weights.fc1)
-            y.flatten(0, 1).addmm_(hidden.flatten(0, 1), self.mlp.fc2.weight.t())
-        return y
+        norms: list[Any] = [self.norm1, self.norm2]
+        x_bhwc = x_bchw.float().permute(0, 2, 3, 1).contiguous()
+        return token_layer(x_bhwc, Split(self.kernel, self.stride), weights, (norms[0].eps, norms[1].eps))
 
     def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
         if x.dim() != 4 or x.shape[1] * self.kernel**2 != self.kqv.weight.shape[1] or records_gradients(x, parameters):
@@ -68,10 +45,10 @@ class JoinedTokenPerformer(Packed, TokenPerformer):
 
     @torch.no_grad()
     def pack(self) -> Weights:
-        filters, constant = centred_filters(self.norm1.weight, self.norm1.bias, self.kqv.weight, self.kqv.bias, self.kernel)
-        layers: list[Any] = [self.proj, self.mlp.fc1, self.mlp.fc2]
-        filters = filters.contiguous(memory_format=torch.channels_last)
-        return Weights(filters, constant, self.random_features.t().contiguous(), *(filled_up(layer.bias) for layer in layers))
+        norm, kqv, fc1, fc2 = self.norm1, self.kqv, self.mlp.fc1, self.mlp.fc2
+        folded = kqv.weight * norm.weight, kqv.bias + kqv.weight @ norm.bias
+        weights = *folded, self.random_features, self.proj.weight, self.proj.bias, fc1.weight, fc1.bias, fc2.weight, fc2.bias
+        return Weights(*(weight.clone(memory_format=torch.contiguous_format) for weight in weights))
 
 
 def _is_joinable(layer: Any) -> bool:

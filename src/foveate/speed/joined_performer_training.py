@@ -43,7 +43,7 @@ class JoinedTokenPerformerTraining(InTraining, TokenPerformer):
     @staticmethod
     def can_join(dtype: torch.dtype) -> bool:
         """Whether the native code could be compiled here; it computes in float32 whatever `dtype` the other layers have."""
-        return dtype in FORMATS and native_performer.can_train() and native_token_training.can_join(torch.float32)
+        return dtype in FORMATS and native_performer.can_join() and native_token_training.can_join(torch.float32)
 
     @staticmethod
     def fits(module: nn.Module) -> bool:

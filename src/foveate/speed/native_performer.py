@@ -1,8 +1,6 @@
-"""The token layers of T2T-ViT: the functions of `native/performer.cpp` and, for the way back, `native/performer_training.cpp` on tensors.
+"""The attention of T2T-ViT's token layers in training: the functions of `native/performer_training.cpp` on tensors.
 
-All are float32 and contiguous.
-
-Neither the patches, nor their means, nor the scaled keys and queries are ever whole in memory.
+All are float32 and contiguous. Keys and queries are never whole in memory.
 """
 
 import ctypes
@@ -10,31 +8,14 @@ import ctypes
 import torch
 from torch import Tensor
 
-from foveate.layers.soft_split import soft_split_padding
 from foveate.speed.native_library import function, has_library, pointer
 
-LIBRARY, BACK = "performer", "performer_training"
+LIBRARY = "performer_training"
 
 
 def can_join() -> bool:
     """Whether the functions could be compiled here; the first call does it."""
     return has_library(LIBRARY, torch.float32)
-
-
-def can_train() -> bool:
-    """The same with the way back."""
-    return can_join() and has_library(BACK, torch.float32)
-
-
-def patch_scales(x_bhwc: Tensor, kernel: int, stride: int, eps: float) -> Tensor:
-    """`1 / sqrt(variance + eps)` of every overlapping patch of a soft split, its zeros around the map included: (B, T)."""
-    padding = soft_split_padding(kernel, stride)
-    height, width = ((side + 2 * padding - kernel) // stride + 1 for side in x_bhwc.shape[1:3])
-    scales = x_bhwc.new_empty(len(x_bhwc), height * width)
-    sizes = (ctypes.c_int64 * 7)(*x_bhwc.shape, kernel, stride, padding)
-    call = function(LIBRARY, "patch_scales", torch.float32)
-    call(pointer(x_bhwc), pointer(scales), sizes, ctypes.c_float(eps), torch.get_num_threads())
-    return scales
 
 
 def perform(response: Tensor, scales: Tensor, constant: Tensor, features: Tensor, gathered: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -67,5 +48,5 @@ def perform_gradients(
     to_response, to_scales, to_constant = torch.empty_like(response), torch.empty_like(scales), torch.zeros_like(constant)
     rows, sizes = features.t().contiguous(), (ctypes.c_int64 * 4)(*response.shape[:2], *features.shape)
     given = response, scales, constant, features, rows, gathered, outer, to_values, to_response, to_scales, to_constant
-    function(BACK, "perform_gradients", torch.float32)(*map(pointer, given), sizes, torch.get_num_threads())
+    function(LIBRARY, "perform_gradients", torch.float32)(*map(pointer, given), sizes, torch.get_num_threads())
     return to_response, to_scales, to_constant

@@ -1,4 +1,4 @@
-"""What lies between the matrix products of a transformer block, for inference: the functions of `native/tokens.cpp` on tensors.
+"""What lies between the matrix products of a transformer block: the functions of `native/tokens.cpp` on tensors.
 
 Tokens are contiguous, on the processor, in one of `FORMATS`; biases are float32, filled up with zeros to whole groups of `LANES`.
 """

@@ -13,6 +13,7 @@ from foveate.layers.token_layers import TokenPerformer
 from foveate.models.fvit import BionicFocalVisionBlock, FViT
 from foveate.models.t2t_vit import Block
 from foveate.speed.folding import fold_batch_norm, fold_norm
+from foveate.speed.joined_classifier import JoinedT2TViT
 from foveate.speed.joined_performer import JoinedTokenPerformer
 from foveate.speed.joined_performer_training import JoinedTokenPerformerTraining
 from foveate.speed.joined_stem import JoinedStem
@@ -138,7 +139,10 @@ def _join(model: nn.Module) -> str:
         count = sum(isinstance(module, kind) for module in model.modules())
         if count:
             counts[kind.KIND] = count
-    return "; ".join(f"{count} {words}" for words, count in counts.items())
+    for module in filter(JoinedT2TViT.fits, model.modules()):
+        JoinedT2TViT.join(module)
+    classifiers = [JoinedT2TViT.KIND] * any(isinstance(module, JoinedT2TViT) for module in model.modules())
+    return "; ".join([f"{count} {words}" for words, count in counts.items()] + classifiers)
 
 
 def _compile(model: nn.Module) -> str:

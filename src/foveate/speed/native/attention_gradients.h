@@ -6,6 +6,8 @@
 
 namespace {
 
+constexpr int QUERIES = 48;  // taken together: what they read of the keys and values comes from the first cache then
+constexpr int DEPTH = 64;    // of their product with the keys, taken together
 constexpr int KEYS = 256;  // taken together, and all queries one after another: what belongs to them stays in the second cache
 
 // With `P = softmax(scale q k^T)`, `y = P v` and the gradient `g` to y: `S = P (g v^T - rowsum(g y))`, the gradients are `scale S k` to q,
@@ -18,7 +20,7 @@ struct HeadGradients {
     void operator()() const {
         static thread_local Scratch scratch[4];
         const int own = filled(of.width);
-        const std::size_t whole = static_cast<std::size_t>(own) * (of.tokens + TILE_ROWS);
+        const std::size_t whole = static_cast<std::size_t>(own) * of.tokens;
         float *queries = scratch[0].get(whole), *outers = scratch[1].get(whole), *to_queries = scratch[2].get(whole);
         float* means = scratch[3].get(of.tokens);
         std::fill_n(to_queries, whole, 0.0f);
@@ -42,30 +44,29 @@ struct HeadGradients {
             });
             means[t] = sum_of(along);
         }
-        for (float* rows : {queries, outers}) std::fill_n(rows + static_cast<std::size_t>(of.tokens) * own, TILE_ROWS * own, 0.0f);
     }
 
     // The `count` keys and values from `first` on, with all queries.
     void lead_back(int first, int count, const float* queries, const float* outers, const float* means, float* to_queries, int own) const {
         static thread_local Scratch scratch[7];
-        const int columns = filled(count), rows = tiled(count);
-        float *keys = scratch[0].get(own * columns), *values = scratch[1].get(own * columns), *straight = scratch[2].get(own * rows);
-        float *weights = scratch[3].get(QUERIES * columns + TILE_ROWS), *slopes = scratch[4].get(QUERIES * columns + TILE_ROWS);
-        float *to_keys = scratch[5].get(own * rows), *to_values = scratch[6].get(own * rows);
-        std::fill_n(to_keys, own * rows, 0.0f);
-        std::fill_n(to_values, own * rows, 0.0f);
+        const int columns = filled(count);
+        float *keys = scratch[0].get(own * columns), *values = scratch[1].get(own * columns), *straight = scratch[2].get(own * columns);
+        float *weights = scratch[3].get(QUERIES * columns), *slopes = scratch[4].get(QUERIES * columns);
+        float *to_keys = scratch[5].get(own * count), *to_values = scratch[6].get(own * count);
         pack_keys(first, count, keys, values, straight, own, columns);
         for (int begin = 0; begin < of.tokens; begin += QUERIES) {
-            const int some = std::min(QUERIES, of.tokens - begin), tiles = tiled(some);
+            const int some = std::min(QUERIES, of.tokens - begin);
+            const Start start = {nullptr, begin > 0};
             const std::size_t at = static_cast<std::size_t>(begin) * own;
             fetch_rows(begin, first);
-            multiply(queries + at, keys, tiles, own, columns, weights);
-            multiply(outers + at, values, tiles, own, columns, slopes);
+            multiply({queries + at, own, 1}, some, own, keys, columns, columns, weights, columns, {nullptr, false});
+            multiply({outers + at, own, 1}, some, own, values, columns, columns, slopes, columns, {nullptr, false});
             for (int t = 0; t < some; ++t) bend(weights + t * columns, slopes + t * columns, of.peaks[begin + t], means[begin + t], count);
             for (int k = 0; k < count; k += DEPTH)
-                add_products(slopes + k, columns, straight + k * own, own, tiles, std::min(DEPTH, count - k), own, to_queries + at, own);
-            add_products<true>(weights, columns, outers + at, own, rows, some, own, to_values, own);
-            add_products<true>(slopes, columns, queries + at, own, rows, some, own, to_keys, own);
+                multiply({slopes + k, columns, 1}, some, std::min(DEPTH, count - k), straight + k * own, own, own, to_queries + at, own,
+                         {nullptr, true});
+            multiply({weights, 1, columns}, count, some, outers + at, own, own, to_values, own, start);
+            multiply({slopes, 1, columns}, count, some, queries + at, own, own, to_keys, own, start);
         }
         write_rows(to_keys, count, own, 1.0f, to_k + static_cast<std::size_t>(first) * of.step);
         write_rows(to_values, count, own, 1.0f, to_v + static_cast<std::size_t>(first) * of.step);
@@ -76,8 +77,8 @@ struct HeadGradients {
         for (int t = 0; t < columns; t += LANES) {
             of.fetch(of.k, first + t + LANES);
             of.fetch(of.v, first + t + LANES);
-            of.turn(of.k, of.k_bias, first + t, keys + t, own, columns);
-            of.turn(of.v, of.v_bias, first + t, values + t, own, columns);
+            of.turn(of.k, of.k_bias, first + t, keys + t, columns);
+            of.turn(of.v, of.v_bias, first + t, values + t, columns);
             for (int i = t; i < std::min(t + LANES, count); ++i)
                 of.pack(of.k + static_cast<std::size_t>(first + i) * of.step, of.k_bias, 1.0f, straight + i * own);
         }
@@ -93,11 +94,6 @@ struct HeadGradients {
                 __builtin_prefetch(to_k + at, 1);
                 __builtin_prefetch(to_v + at, 1);
             }
-    }
-
-    static void multiply(const float* rows, const float* turned, int count, int own, int columns, float* to) {
-        std::fill_n(to, count * columns, 0.0f);
-        add_products(rows, own, turned, columns, count, own, columns, to, columns);
     }
 
     // A query's row of products with some keys becomes that of P, its row of `g v^T` that of S; behind the keys zeros.

@@ -32,8 +32,7 @@ struct PerformerGradients {
 
     // From exponents of `tokens` tokens, (tokens, M), which may be overwritten, to the numbers x that they are of: `to`, (tokens, E).
     void through_exponents(const float* exponents, const float* x, int tokens, float* to) const {
-        std::fill_n(to, tiled(tokens) * of.width, 0.0f);
-        add_products(exponents, of.count, rows, of.width, tiled(tokens), of.count, of.width, to, of.width);
+        multiply({exponents, of.count, 1}, tokens, of.count, rows, of.width, of.width, to, of.width, {nullptr, false});
         for (int t = 0; t < tokens; ++t) {
             Lanes total = {};
             for (int f = 0; f < of.count; f += LANES) total += load(exponents + t * of.count + f);
@@ -45,25 +44,22 @@ struct PerformerGradients {
         }
     }
 
-    // The queries from `first` to `last`; gradients to what was gathered are added to `to_sums`, (M,), and `to_products`, (M tiled, E).
+    // The queries from `first` to `last`; gradients to what was gathered are added to `to_sums`, (M,), and `to_products`, (M, E).
     void queries(int first, int last, float* to_sums, float* to_products, float* to_constant) const {
-        static thread_local Scratch scratch[6];
+        static thread_local Scratch scratch[5];
         const int width = of.width, count = of.count;
-        float *x = scratch[0].get(QUERIES * width), *weights = scratch[1].get(QUERIES * count + TILE_ROWS);
-        float *along = scratch[2].get(QUERIES * count), *gradient = scratch[3].get(QUERIES * width);
-        float *turned = scratch[4].get(static_cast<std::size_t>(width) * count), *given = scratch[5].get(QUERIES * width);
-        std::fill_n(x, QUERIES * width, 0.0f);
-        std::fill_n(given, QUERIES * width, 0.0f);
+        float *x = scratch[0].get(TOGETHER * width), *weights = scratch[1].get(TOGETHER * count);
+        float *along = scratch[2].get(TOGETHER * count), *gradient = scratch[3].get(TOGETHER * width);
+        float* turned = scratch[4].get(static_cast<std::size_t>(width) * count);
         turn(gathered.products, turned);
-        for (int begin = first; begin < last; begin += QUERIES) {
-            const int tokens = std::min(QUERIES, last - begin);
+        for (int begin = first; begin < last; begin += TOGETHER) {
+            const int tokens = std::min(TOGETHER, last - begin);
             for (int t = 0; t < tokens; ++t) of.make(begin + t, 1, x + t * width);
-            std::copy_n(outer + static_cast<std::size_t>(begin) * width, tokens * width, given);
+            const float* given = outer + static_cast<std::size_t>(begin) * width;
             of.exponents(x, tokens, weights);
             for (int t = 0; t < tokens; ++t) of.weigh(weights + t * count, gathered);
-            add_products<true>(weights, count, given, width, tiled(count), tokens, width, to_products, width);
-            std::fill_n(along, tiled(tokens) * count, 0.0f);
-            add_products(given, width, turned, count, tiled(tokens), width, count, along, count);
+            multiply({weights, 1, count}, count, tokens, given, width, width, to_products, width, {nullptr, true});
+            multiply({given, width, 1}, tokens, width, turned, count, count, along, count, {nullptr, false});
             for (int t = 0; t < tokens; ++t) bend(weights + t * count, along + t * count, to_sums);
             through_exponents(along, x, tokens, gradient);
             for (int t = 0; t < tokens; ++t) leave(begin + t, 1, gradient + t * width, to_constant);
@@ -86,29 +82,25 @@ struct PerformerGradients {
     void keys(int first, int last, const float* to_sums, const float* to_products, float* to_constant) const {
         static thread_local Scratch scratch[6];
         const int width = of.width, count = of.count;
-        float *x = scratch[0].get(QUERIES * width), *values = scratch[1].get(QUERIES * width), *phi = scratch[2].get(QUERIES * count);
-        float *along = scratch[3].get(QUERIES * count), *gradient = scratch[4].get(QUERIES * width);
+        float *x = scratch[0].get(TOGETHER * width), *values = scratch[1].get(TOGETHER * width), *phi = scratch[2].get(TOGETHER * count);
+        float *along = scratch[3].get(TOGETHER * count), *gradient = scratch[4].get(TOGETHER * width);
         float* turned = scratch[5].get(static_cast<std::size_t>(width) * count);
-        std::fill_n(x, QUERIES * width, 0.0f);
-        std::fill_n(values, QUERIES * width, 0.0f);
         turn(to_products, turned);
-        for (int begin = first; begin < last; begin += QUERIES) {
-            const int tokens = std::min(QUERIES, last - begin), tiles = tiled(tokens);
+        for (int begin = first; begin < last; begin += TOGETHER) {
+            const int tokens = std::min(TOGETHER, last - begin);
             for (int t = 0; t < tokens; ++t) of.make(begin + t, 0, x + t * width), of.make(begin + t, 2, values + t * width);
             of.exponents(x, tokens, phi);
             for (int t = 0; t < tokens; ++t)
                 for (int f = 0; f < count; f += LANES)
                     store(phi + t * count + f, exponential(load(phi + t * count + f) - load(gathered.largest + f)));
-            std::fill_n(along, tiles * count, 0.0f);
-            add_products(values, width, turned, count, tiles, width, count, along, count);
+            multiply({values, width, 1}, tokens, width, turned, count, count, along, count, {nullptr, false});
             for (int t = 0; t < tokens; ++t)
                 for (int f = 0; f < count; f += LANES)
                     store(along + t * count + f, load(phi + t * count + f) * (load(along + t * count + f) + load(to_sums + f)));
             through_exponents(along, x, tokens, gradient);
             for (int t = 0; t < tokens; ++t) leave(begin + t, 0, gradient + t * width, to_constant);
-            std::fill_n(gradient, tiles * width, 0.0f);
             std::copy_n(to_values + static_cast<std::size_t>(begin) * width, tokens * width, gradient);
-            add_products(phi, count, to_products, width, tiles, count, width, gradient, width);
+            multiply({phi, count, 1}, tokens, count, to_products, width, width, gradient, width, {nullptr, true});
             for (int t = 0; t < tokens; ++t) leave(begin + t, 2, gradient + t * width, to_constant);
         }
     }

@@ -1,4 +1,4 @@
-// What lies between the matrix products of a transformer block, for inference, as native_tokens.py calls it.
+// What lies between the matrix products of a transformer block, as native_tokens.py calls it.
 
 #include "attention.h"
 #include "threads.h"
@@ -6,8 +6,8 @@
 // Sizes are B, T, D, heads; biases of queries, keys and values, (3, heads, d filled up); peaks (B, heads, T) or null.
 extern "C" void attend(const Number* qkv, Number* y, const std::int64_t* sizes, const float* bias, float scale, Peak* peaks, int threads) {
     const int pictures = sizes[0], tokens = sizes[1], channels = sizes[2], heads = sizes[3], width = channels / heads, own = filled(width);
-    // few heads are shared out in parts of the queries, each of which packs the keys for itself
-    const int parts = std::clamp(2 * threads / (pictures * heads), 1, (tokens + QUERIES - 1) / QUERIES);
+    // few heads are shared out in parts of the queries, each of which turns the keys for itself
+    const int groups = filled(tokens) / LANES, parts = std::clamp(2 * threads / (pictures * heads), 1, (groups + 3) / 4);
     share(pictures * heads * parts, threads, [&](int task) {
         const int part = task % parts, head = task / parts % heads;
         const std::size_t token = static_cast<std::size_t>(task / parts / heads) * tokens;
@@ -15,7 +15,7 @@ extern "C" void attend(const Number* qkv, Number* y, const std::int64_t* sizes, 
         const auto bias_of = [=](int kind) { return bias + (kind * heads + head) * own; };
         const Head one{q, q + channels, q + 2 * channels, bias_of(0), bias_of(1), bias_of(2), y + token * channels + head * width,
                        tokens, width, 3 * channels, channels, scale, peaks ? peaks + task / parts * tokens : nullptr};
-        one(tokens * part / parts, tokens * (part + 1) / parts);
+        one(groups * part / parts * LANES, std::min(groups * (part + 1) / parts * LANES, tokens));
     });
 }
 

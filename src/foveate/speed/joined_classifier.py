@@ -1,0 +1,40 @@
+"""T2T-ViT as a classifier for inference on processors: of the last block what the class token needs."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from foveate.layers.recomputing import is_untouched
+from foveate.models.t2t_vit import T2TViT
+from foveate.speed.joinable import is_recorded
+from foveate.speed.joined_tokens import JoinedTokenBlock
+
+
+class JoinedT2TViT(T2TViT):
+    """The model, whose logits come from the class token: the last block computes keys and values of all tokens, and the rest for it alone.
+
+    A model becomes one by `join`. Where the logits come from other tokens, or somebody has hooked what comes after the other blocks, all
+    tokens are computed; so they are by `forward_features` and `forward_intermediates`, which give them away.
+    """
+
+    KIND = "classifier joined: of the last block what the class token needs"
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Whether `module` is a T2T-ViT whose last block is joined."""
+        return type(module) is T2TViT and len(module.blocks) > 0 and isinstance(module.blocks[-1], JoinedTokenBlock)
+
+    @classmethod
+    def join(cls, module: Any) -> None:
+        """Makes a model that fits one of these; names of modules and parameters stay."""
+        module.__class__ = cls
+
+    def forward(self, x: Tensor) -> Tensor:
+        if is_recorded() or self.global_pool != "token" or not is_untouched(self.norm, nn.LayerNorm):
+            return super().forward(x)
+        _, tokens = self._embed(x)
+        last: Any
+        *blocks, last = self.blocks
+        for block in blocks:
+            tokens = self._run(block, tokens)
+        return self.forward_head(self.norm(last.first_token(tokens)))

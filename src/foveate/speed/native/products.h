@@ -1,0 +1,97 @@
+// Matrix products of blocks that lie in the cache: tiles of the result stay in registers.
+
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "lanes.h"
+
+namespace {
+
+// A tile of the result, in groups of sixteen columns, and the most rows of it whose sums the processor's registers hold beside what they
+// are made of.
+#ifdef __AVX512F__
+constexpr int TILE_LANES = 4;
+constexpr int rows_of_tile(int width) { return width == 4 ? 6 : width == 3 ? 8 : 12; }
+#else
+constexpr int TILE_LANES = 1;
+constexpr int rows_of_tile(int) { return 6; }
+#endif
+
+// The left one of a product's matrices: its number (r, k) lies at `at[r * row + k * depth]`.
+struct Left {
+    const float* at;
+    std::ptrdiff_t row, depth;
+
+    Left below(int rows) const { return {at + rows * row, row, depth}; }
+};
+
+// What a product is added to: `bias` of each row, or zeros where it is null, and the result's own numbers where `grows`.
+struct Start {
+    const float* bias;
+    bool grows;
+
+    Start below(int rows) const { return {bias ? bias + rows : nullptr, grows}; }
+};
+
+// ROWS rows and LANES times WIDTH columns of `start + a b`, to c. Every third row of a has a pointer of its own: more, or the strides of
+// six rows, would not stay in registers. Kept apart from its callers for the same reason.
+template <int ROWS, int WIDTH>
+__attribute__((noinline)) void multiply_tile(
+    Left a, const float* b, std::ptrdiff_t b_stride, int depth, float* c, std::ptrdiff_t c_stride, Start start) {
+    constexpr int POINTERS = (ROWS + 2) / 3;
+    Lanes sums[ROWS][WIDTH];
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+        for (int j = 0; j < WIDTH; ++j) {
+            __builtin_prefetch(c + r * c_stride + j * LANES, 1);
+            sums[r][j] = start.grows ? load(c + r * c_stride + j * LANES) : Lanes{};
+            if (start.bias) sums[r][j] += start.bias[r];
+        }
+    const float* from[POINTERS];
+    for (int i = 0; i < POINTERS; ++i) from[i] = a.at + 3 * i * a.row;
+#pragma GCC unroll 4
+    for (int k = 0; k < depth; ++k) {
+        Lanes row[WIDTH];
+#pragma GCC unroll 4
+        for (int j = 0; j < WIDTH; ++j) row[j] = load(b + j * LANES);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+            for (int j = 0; j < WIDTH; ++j) sums[r][j] += from[r / 3][r % 3 * a.row] * row[j];
+        b += b_stride;
+        for (const float*& pointer : from) pointer += a.depth;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+        for (int j = 0; j < WIDTH; ++j) store(c + r * c_stride + j * LANES, sums[r][j]);
+}
+
+// WIDTH groups of columns and any number of rows: whole tiles, then halves of them.
+template <int WIDTH, int ROWS = rows_of_tile(WIDTH)>
+void multiply_columns(
+    Left a, int rows, int depth, const float* b, std::ptrdiff_t b_stride, float* c, std::ptrdiff_t c_stride, Start start) {
+    int r = 0;
+    for (; r + ROWS <= rows; r += ROWS)
+        multiply_tile<ROWS, WIDTH>(a.below(r), b, b_stride, depth, c + r * c_stride, c_stride, start.below(r));
+    if constexpr (ROWS > 1)
+        if (r < rows)
+            multiply_columns<WIDTH, ROWS / 2>(a.below(r), rows - r, depth, b, b_stride, c + r * c_stride, c_stride, start.below(r));
+}
+
+// `c = start + a b` for a (rows, depth), b (depth, columns) and c (rows, columns), columns in whole groups of sixteen.
+inline void multiply(
+    Left a, int rows, int depth, const float* b, std::ptrdiff_t b_stride, int columns, float* c, std::ptrdiff_t c_stride, Start start) {
+    int at = 0;
+    for (; at + TILE_LANES * LANES <= columns; at += TILE_LANES * LANES)
+        multiply_columns<TILE_LANES>(a, rows, depth, b + at, b_stride, c + at, c_stride, start);
+    const int left = (columns - at) / LANES;
+    if (left == 3) multiply_columns<std::min(TILE_LANES, 3)>(a, rows, depth, b + at, b_stride, c + at, c_stride, start);
+    if (left == 2) multiply_columns<std::min(TILE_LANES, 2)>(a, rows, depth, b + at, b_stride, c + at, c_stride, start);
+    if (left == 1) multiply_columns<1>(a, rows, depth, b + at, b_stride, c + at, c_stride, start);
+}
+
+}  // namespace

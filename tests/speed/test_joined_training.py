@@ -11,7 +11,7 @@ from torch.nn.utils import prune
 
 import foveate
 from foveate.heads.create import create_dense
-from foveate.speed import joined_training, native_training
+from foveate.speed import joined_training, native_feed_forward, native_training
 from foveate.speed.joined_training import JoinedTrainingBlock
 from foveate.speed.native_training import can_join, filter_groups
 from joined_modules import random_map
@@ -60,6 +60,24 @@ def test_threads_change_nothing_but_rounding() -> None:
     assert_threads_change_nothing(joined(make_block(side=5)), random_map(2, 41, 9, 24))
 
 
+@pytest.mark.parametrize(("pictures", "height", "length"), [(9, 5, 7), (6, 19, 17)])
+def test_threads_may_take_whole_pictures(pictures: int, height: int, length: int) -> None:
+    """With their products, where there are enough of them: with one thread here, two, and three, but not with sixteen."""
+    block = make_block(32, hidden=96, paths=3, untouched=1)
+    assert_threads_change_nothing(joined(block), random_map(pictures, height, length, 32))
+
+
+@pytest.mark.parametrize("frozen", ["ffn.fc1.weight", "ffn.fc2.weight"])
+def test_products_that_are_frozen_get_no_gradient(frozen: str) -> None:
+    block, x = make_block(32, hidden=96), random_map(4, 5, 6, 32)
+    exact = copy.deepcopy(block).double()
+    for model in (block, exact):
+        model.get_parameter(frozen).requires_grad_(False)
+    fast = joined(block)
+    assert_close(learnt(fast, x), learnt(exact, x.double()))
+    assert fast.get_parameter(frozen).grad is None
+
+
 def test_pictures_may_be_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same numbers are dropped then."""
     fast, x = joined(make_block(drop=0.4)), random_map(5, 6, 7, 24)
@@ -75,15 +93,30 @@ def test_pictures_may_be_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
     assert pieces == [2, 2, 1]
 
 
-def test_backward_may_run_twice() -> None:
-    fast, x = joined(make_block(drop=0.2)), random_map(3, 6, 7, 24).requires_grad_()
+def test_products_around_and_within_drop_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, x = joined(make_block(32, hidden=96, drop=0.4)), random_map(6, 6, 7, 32)
+    within = learnt(fast, x)
+    monkeypatch.setattr(native_feed_forward, "are_enough", lambda _: False)
+    assert_close(learnt(fast, x), within)
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(24, 60), (32, 96)])
+def test_backward_may_run_twice(width: int, hidden: int) -> None:
+    fast, x = joined(make_block(width, hidden=hidden, drop=0.2)), random_map(3, 6, 7, width).requires_grad_()
     loss = fast(x).square().sum()
     once = torch.autograd.grad(loss, (x, *fast.parameters()), retain_graph=True)
     twice = torch.autograd.grad(loss, (x, *fast.parameters()))
     assert all(torch.equal(first, second) for first, second in zip(once, twice, strict=True))
 
 
-@pytest.mark.parametrize("form", [{}, {"width": 40, "hidden": 252, "paths": 4, "untouched": 2}], ids=str)
+DROPPING: list[dict[str, Any]] = [
+    {},
+    {"width": 40, "hidden": 252, "paths": 4, "untouched": 2},
+    {"width": 32, "hidden": 96, "paths": 3, "untouched": 1},
+]
+
+
+@pytest.mark.parametrize("form", DROPPING, ids=str)
 def test_gradients_go_through_the_numbers_that_dropout_kept(form: dict[str, Any]) -> None:
     """GELU, since ReLU has a kink."""
     fast = joined(make_block(**form, drop=0.3, activation="gelu"))

@@ -1,5 +1,6 @@
 """FViT's blocks in training on processors: native chains around the matrix products, in both directions, see `native_training.py`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import LearnableGaborFilter
 from foveate.layers.recomputing import compute_dtype, is_plain
 from foveate.models.fvit import BionicFocalVisionBlock
-from foveate.speed import native_gabor
+from foveate.speed import native_feed_forward, native_gabor
 from foveate.speed import native_training as native
 from foveate.speed.joinable import (
     InTraining,
@@ -23,6 +24,7 @@ from foveate.speed.joinable import (
     way_back,
 )
 from foveate.speed.joining import HIDDEN_NUMBERS
+from foveate.speed.native_feed_forward import Branch
 
 
 class JoinedTrainingBlock(InTraining, BionicFocalVisionBlock):
@@ -36,7 +38,11 @@ class JoinedTrainingBlock(InTraining, BionicFocalVisionBlock):
 
     LAYERS = BionicFocalVisionBlock
     KIND = "blocks joined: native chains around the matrix products, forward and backward"
-    can_join = staticmethod(native.can_join)
+
+    @staticmethod
+    def can_join(dtype: torch.dtype) -> bool:
+        """Whether the native code could be compiled here for this number format; the first call does it."""
+        return native.can_join(dtype) and (dtype != torch.float32 or native_feed_forward.can_train())
 
     mixer: LearnableGaborFilter
     ffn: MultiPathFeedForward
@@ -85,7 +91,7 @@ class JoinedTrainingBlock(InTraining, BionicFocalVisionBlock):
         parameters = list(self.parameters())
         if x.dim() != 4 or x.shape[-1] != len(self.position.weight) or (not self.training and records_gradients(x, parameters)):
             return False
-        return is_for_chains(x, parameters) and native.can_join(compute_dtype(self.ffn.fc1.weight))
+        return is_for_chains(x, parameters) and self.can_join(compute_dtype(self.ffn.fc1.weight))
 
 
 def _is_joinable(block: Any) -> bool:
@@ -119,21 +125,15 @@ class _Kernels(torch.autograd.Function):
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients to what `_Joined` is given."""
     x, normal, hidden, rows, columns, mixed, joined, *small = ctx.saved_tensors
-    dropped, wanted = ctx.dropped, ctx.needs_input_grad
-    to_product, to_later_bias = native.residual_gradients(gradient, dropped[1], joined)
-    to_normal, to_filtering = torch.empty_like(normal), [torch.zeros_like(weight) for weight in small[8:]]
-    to_rows, to_columns = (torch.zeros_like(weight, dtype=torch.float32) for weight in (rows, columns))
-    for piece in _pieces(hidden):
-        outer = to_product[piece].flatten(0, 2)
-        inner = (outer @ columns).view_as(hidden[piece])
-        leaving = native.filter_gradients(hidden[piece], inner, ctx.groups, _within(dropped[0], piece, hidden), small[8:], to_filtering)
-        if wanted[6]:
-            _add_product(to_columns, outer.t(), leaving.flatten(0, 2))
-        if wanted[5]:
-            _add_product(to_rows, inner.flatten(0, 2).t(), normal[piece].flatten(0, 2))
-        torch.mm(inner.flatten(0, 2), rows, out=to_normal[piece].flatten(0, 2))
+    wanted = ctx.needs_input_grad
+    to_filtering, to_later_bias = [torch.zeros_like(weight) for weight in small[8:]], gradient.new_zeros(gradient.shape[-1]).float()
+    to_rows, to_columns = (torch.empty_like(weight, dtype=torch.float32) for weight in (rows, columns))
+    to_products = to_rows if wanted[5] else None, to_columns if wanted[6] else None
+    branch = Branch(rows, columns, ctx.groups, small[8:], ctx.dropped, joined)
+    lead_back = native_feed_forward.lead_back if _by_pictures(branch, x) else _lead_back
+    to_normal = lead_back(gradient, normal, hidden, branch, to_products, to_filtering, to_later_bias)
     to_x, to_mixing = native.mix_gradients(x, gradient, to_normal, ctx.form, mixed, small[:8])
-    to_weights = to_rows.to(rows.dtype), to_columns.to(columns.dtype)
+    to_weights = (to if to is None else to.to(rows.dtype) for to in to_products)
     return to_x, None, None, None, None, *to_weights, to_later_bias, *to_mixing, *to_filtering
 
 
@@ -160,12 +160,8 @@ class _Joined(torch.autograd.Function):
     ) -> Tensor:
         x, small = x.contiguous(), tuple(weight.contiguous() for weight in small)
         r, normal = native.mix(x, form, factors[0], small[:8])
-        hidden = F.linear(normal, rows)
-        y = torch.empty_like(x)
-        for piece in _pieces(hidden):
-            leaving = native.filter_groups(hidden[piece], groups, _within(dropped[0], piece, hidden), small[8:])
-            torch.mm(leaving.flatten(0, 2), columns.t(), out=y[piece].flatten(0, 2))
-        native.add_residual(r, y, later_bias, dropped[1], factors[1])
+        branch = Branch(rows, columns, groups, small[8:], dropped, factors[1])
+        y, hidden = _feed_forward(normal, r, later_bias.contiguous(), branch)
         ctx.form, ctx.groups, ctx.dropped = form, groups, dropped
         ctx.save_for_backward(x, normal, hidden, rows, columns, *factors, *small)
         return y
@@ -173,12 +169,57 @@ class _Joined(torch.autograd.Function):
     backward = staticmethod(way_back(_backward))
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """`total += a b`, the total in float32 whatever the format of the others: it is a sum over pieces."""
-    if a.dtype == total.dtype:
+def _by_pictures(branch: Branch, x: Tensor) -> bool:
+    """Whether whole pictures go through the feed-forward."""
+    return native_feed_forward.fits(branch.fc1, branch.fc2) and native_feed_forward.are_enough(len(x))
+
+
+def _feed_forward(normal: Tensor, r: Tensor, bias: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
+    """`native_feed_forward.run`, or the same around products of PyTorch's."""
+    if _by_pictures(branch, r):
+        return native_feed_forward.run(normal, r, bias, branch)
+    hidden, y = F.linear(normal, branch.fc1), torch.empty_like(r)
+    for piece in _pieces(hidden):
+        within = _within(branch.dropped[0], piece, hidden)
+        leaving = native.filter_groups(hidden[piece], branch.groups, within, branch.weights)
+        torch.mm(leaving.flatten(0, 2), branch.fc2.t(), out=y[piece].flatten(0, 2))
+    native.add_residual(r, y, bias, branch.dropped[1], branch.factors)
+    return y, hidden
+
+
+def _lead_back(
+    gradient: Tensor,
+    normal: Tensor,
+    entering: Tensor,
+    branch: Branch,
+    to_products: tuple[Tensor | None, Tensor | None],
+    to_weights: Sequence[Tensor],
+    to_bias: Tensor,
+) -> Tensor:
+    """`native_feed_forward.lead_back` around products of PyTorch's, some pictures at a time."""
+    to_normal, (to_rows, to_columns) = torch.empty_like(normal), to_products
+    outer, to_end = native.residual_gradients(gradient, branch.dropped[1], branch.factors)
+    to_bias += to_end
+    for piece in _pieces(entering):
+        inner = (outer[piece].flatten(0, 2) @ branch.fc2).view_as(entering[piece])
+        within = _within(branch.dropped[0], piece, entering)
+        leaving = native.filter_gradients(entering[piece], inner, branch.groups, within, branch.weights, to_weights)
+        _add_product(to_columns, outer[piece].flatten(0, 2).t(), leaving.flatten(0, 2), piece.start > 0)
+        _add_product(to_rows, inner.flatten(0, 2).t(), normal[piece].flatten(0, 2), piece.start > 0)
+        torch.mm(inner.flatten(0, 2), branch.fc1, out=to_normal[piece].flatten(0, 2))
+    return to_normal
+
+
+def _add_product(total: Tensor | None, a: Tensor, b: Tensor, grows: bool) -> None:
+    """`total = a b`, or `total += a b` where it grows, in float32 whatever the format of the others: it is a sum over pieces."""
+    if total is None:
+        return
+    if a.dtype != total.dtype:
+        total.copy_(total + a @ b if grows else a @ b)
+    elif grows:
         total.addmm_(a, b)
     else:
-        total.add_(a @ b)
+        torch.mm(a, b, out=total)
 
 
 def _pieces(hidden: Tensor) -> list[slice]:

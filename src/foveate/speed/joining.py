@@ -10,6 +10,7 @@ from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import BakedGaborFilter
 from foveate.layers.recomputing import compute_dtype
 from foveate.models.fvit import BionicFocalVisionBlock
+from foveate.speed import native_feed_forward
 from foveate.speed.joinable import Packed, are_chains, are_for_chains, is_for_chains, is_recorded, records_gradients
 from foveate.speed.native_chains import FilteringWeights, MixingWeights, can_join, filter_groups, mix
 from foveate.speed.native_library import LANES
@@ -28,7 +29,6 @@ class JoinedBlock(Packed, BionicFocalVisionBlock):
     """
 
     KIND = "blocks joined: two native chains around two matrix products"
-    can_join = staticmethod(can_join)
 
     mixer: BakedGaborFilter
     ffn: MultiPathFeedForward
@@ -37,6 +37,11 @@ class JoinedBlock(Packed, BionicFocalVisionBlock):
     def fits(module: nn.Module) -> bool:
         """Whether `module` is a block in evaluation, on the processor, of the layers that the chains compute, as `optimize` leaves it."""
         return type(module) is BionicFocalVisionBlock and _is_joinable(module) and are_for_chains(module.parameters())
+
+    @staticmethod
+    def can_join(dtype: torch.dtype) -> bool:
+        """Whether the native code could be compiled here for this number format; the first call does it."""
+        return can_join(dtype) and (dtype != torch.float32 or native_feed_forward.can_join())
 
     def forward(self, x: Tensor) -> Tensor:
         parameters = list(self.parameters())
@@ -48,6 +53,9 @@ class JoinedBlock(Packed, BionicFocalVisionBlock):
         pictures = max(1, HIDDEN_NUMBERS // (x.shape[1] * x.shape[2] * len(rows)))
         with torch.autocast("cpu", enabled=False):
             y, normal = mix(x.to(dtype).contiguous(), mixing)
+            if native_feed_forward.fits(rows, columns):
+                native_feed_forward.feed_forward(normal, y, rows.contiguous(), columns.contiguous(), filtering)
+                return y
             for entering, leaving in zip(normal.split(pictures), y.split(pictures), strict=True):
                 hidden = F.linear(entering, rows)
                 filter_groups(hidden, filtering)
@@ -57,7 +65,7 @@ class JoinedBlock(Packed, BionicFocalVisionBlock):
     def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
         if x.dim() != 4 or x.shape[-1] != len(self.position.weight) or records_gradients(x, parameters):
             return False
-        return is_for_chains(x, parameters) and can_join(compute_dtype(self.ffn.fc1.weight))
+        return is_for_chains(x, parameters) and self.can_join(compute_dtype(self.ffn.fc1.weight))
 
     def setting(self) -> object:
         return self.token_order

@@ -1,6 +1,7 @@
 // The chains for inference, as native_chains.py calls them.
 
-#include "chains.h"
+#include "filtering.h"
+#include "mixing.h"
 
 // Sizes are B, H, W, C, stride, the filter's side, activation, released; weights are taps and bias of the position embedding, gain and
 // shift of the first norm, taps and bias of the filter, the later bias; eps of both norms.

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "chains.h"
+#include "filtering.h"
 #include "gradients.h"
 
 namespace {
@@ -120,11 +120,23 @@ struct FilterGradients {
     }
 };
 
+// Numbers that the sums of `FilterGradients` take.
+inline std::size_t sums_of(const Groups& of) {
+    return static_cast<std::size_t>((of.groups - of.untouched) * 10 + of.groups) * of.stride;
+}
+
+// One picture, by one thread.
+inline void filter_picture_back(const FilterGradients& one) {
+    const Groups& of = one.of;
+    const Slices slices(of.group_width(), static_cast<std::size_t>(of.height) * of.width, filled(of.group_width()));
+    for (int first = 0; first < of.group_width(); first += slices.size) one(first, std::min(first + slices.size, of.group_width()));
+}
+
 // All pictures; the sums are `scratch`'s.
-const float* filter_gradients(FilterGradients whole, int pictures, Scratch& scratch, int threads) {
+inline const float* filter_gradients(FilterGradients whole, int pictures, Scratch& scratch, int threads) {
     const Groups& of = whole.of;
     const std::size_t pixels = static_cast<std::size_t>(of.height) * of.width;
-    const std::size_t count = static_cast<std::size_t>((of.groups - of.untouched) * 10 + of.groups) * of.stride;
+    const std::size_t count = sums_of(of);
     const Slices slices(of.group_width(), pixels, pictures, threads);
     const int parts = parts_of(pictures, threads);
     float* sums = scratch.get(count * parts);

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "chains.h"
+#include "mixing.h"
 #include "gradients.h"
 
 namespace {

@@ -1,29 +1,10 @@
 // The chains for training, as native_training.py calls them: weights come and gradients go in PyTorch's own layouts, float32.
 
-#include "filter_gradients.h"
 #include "mix_gradients.h"
+#include "packing.h"
+#include "residual.h"
 
 namespace {
-
-// Weights (C,) and kernels (C, 1, k, k) as the chains read them: the taps first, channels filled up with zeros.
-class Packed {
-  public:
-    Packed(Scratch& scratch, int rows, int channels)
-        : channels_(channels), stride_(filled(channels)), next_(scratch.get(static_cast<std::size_t>(rows) * stride_)) {
-        std::fill_n(next_, static_cast<std::size_t>(rows) * stride_, 0.0f);
-    }
-
-    float* add(const float* weight, int taps = 1) {
-        float* rows = next_;
-        for (int tap = 0; tap < taps; ++tap, next_ += stride_)
-            for (int c = 0; c < channels_; ++c) next_[c] = weight[c * taps + tap];
-        return rows;
-    }
-
-  private:
-    int channels_, stride_;
-    float* next_;
-};
 
 // Sizes: B, H, W, C, the filter's side, activation, released. Weights: kernel and bias of the position embedding, gain and shift of the
 // first norm, kernel and bias of the filter, gain and shift of the later norm. Eps of both norms.
@@ -42,26 +23,6 @@ Mixing mixing(const Number* x, const std::int64_t* sizes, const float* const* we
     one.later_gain = packed.add(weights[6]), one.later_shift = packed.add(weights[7]);
     one.eps = eps[0], one.later_eps = eps[1];
     return one;
-}
-
-// Sizes: B, H, W, channels, groups, untouched groups. Weights: the entering bias (channels), then kernel and bias of each filter.
-Groups groups_of(const std::int64_t* sizes, const float* const* weights, Scratch& scratch) {
-    const int channels = sizes[3], groups = sizes[4], untouched = sizes[5], filters = groups - untouched, width = channels / groups;
-    Packed packed(scratch, groups + 10 * filters, width);
-    Groups of = {};
-    of.height = sizes[1], of.width = sizes[2], of.channels = channels;
-    of.groups = groups, of.untouched = untouched, of.stride = filled(width);
-    of.entering = packed.add(weights[0]);
-    for (int group = 1; group < groups; ++group) packed.add(weights[0] + group * width);
-    for (int i = 0; i < filters; ++i) {
-        const float* rows = packed.add(weights[1 + 2 * i], 9);
-        if (i == 0) of.taps = rows;
-    }
-    for (int i = 0; i < filters; ++i) {
-        const float* row = packed.add(weights[2 + 2 * i]);
-        if (i == 0) of.bias = row;
-    }
-    return of;
 }
 
 }  // namespace
@@ -104,32 +65,16 @@ extern "C" void filter_gradients_of_all(const Number* entering, Number* inner, N
                                         int threads) {
     static thread_local Scratch scratch[2];
     const Groups of = groups_of(sizes, weights, scratch[0]);
-    const int width = of.group_width(), filters = of.groups - of.untouched;
     const auto start = static_cast<std::size_t>(dropped[3]);
     const FilterGradients whole{of, entering, inner, leaving, kept_of(dropped, scale), start, nullptr};
-    const float* sums = filter_gradients(whole, sizes[0], scratch[1], threads);
-    for (int i = 0; i < filters; ++i) {
-        add_sums(sums + static_cast<std::size_t>(10 * i) * of.stride, 9, width, of.stride, gradients[1 + 2 * i]);
-        add_sums(sums + static_cast<std::size_t>(10 * i + 9) * of.stride, 1, width, of.stride, gradients[2 + 2 * i]);
-    }
-    for (int group = 0; group < of.groups; ++group)
-        add_sums(sums + static_cast<std::size_t>(10 * filters + group) * of.stride, 1, width, of.stride, gradients[0] + group * width);
+    add_group_sums(of, filter_gradients(whole, sizes[0], scratch[1], threads), gradients);
 }
 
 // `product = x + factor kept (product + bias)`, (B, pixels, C). Sizes: B, pixels, C.
 extern "C" void add_residual(const Number* x, Number* product, const std::int64_t* sizes, const float* bias, const std::int64_t* dropped,
                              float scale, const float* factors, int threads) {
-    const int channels = sizes[2];
-    const Kept kept = kept_of(dropped, scale);
-    share_rows(sizes[0] * sizes[1], threads, [&](int, std::int64_t first, std::int64_t last) {
-        for (std::int64_t row = first; row < last; ++row)
-            each(channels, [&](int c, auto there) {
-                const std::size_t at = row * channels + c;
-                Lanes lanes = (read(product + at, there) + read(bias + c, there)) * factors[row / sizes[1]];
-                if (kept.levels) lanes *= kept(dropped[3] + at);
-                write(product + at, lanes + read(x + at, there), there);
-            });
-    });
+    const Residual one{static_cast<int>(sizes[2]), sizes[1], kept_of(dropped, scale), static_cast<std::size_t>(dropped[3]), factors};
+    share_rows(sizes[0] * sizes[1], threads, [&](int, std::int64_t first, std::int64_t last) { one.add(x, product, bias, first, last); });
 }
 
 // `to_product = factor kept gradient`, and its sums to the bias.
@@ -137,18 +82,11 @@ extern "C" void residual_gradients(const Number* gradient, Number* to_product, c
                                    float scale, const float* factors, float* to_bias, int threads) {
     static thread_local Scratch scratch;
     const int channels = sizes[2], stride = filled(channels), parts = row_parts(sizes[0] * sizes[1], threads);
-    const Kept kept = kept_of(dropped, scale);
+    const Residual one{channels, sizes[1], kept_of(dropped, scale), static_cast<std::size_t>(dropped[3]), factors};
     float* sums = scratch.get(static_cast<std::size_t>(stride) * parts);
     std::fill_n(sums, static_cast<std::size_t>(stride) * parts, 0.0f);
     share_rows(sizes[0] * sizes[1], threads, [&](int part, std::int64_t first, std::int64_t last) {
-        for (std::int64_t row = first; row < last; ++row)
-            each(channels, [&](int c, auto there) {
-                const std::size_t at = row * channels + c;
-                Lanes lanes = read(gradient + at, there) * factors[row / sizes[1]];
-                if (kept.levels) lanes *= kept(dropped[3] + at);
-                write(to_product + at, lanes, there);
-                add(sums + static_cast<std::size_t>(part) * stride + c, lanes);
-            });
+        one.lead_back(gradient, to_product + first * channels, sums + static_cast<std::size_t>(part) * stride, first, last);
     });
     collect(sums, parts, stride);
     add_sums(sums, 1, channels, stride, to_bias);

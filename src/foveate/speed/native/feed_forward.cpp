@@ -1,0 +1,35 @@
+// FViT's feed-forward for inference with its matrix products, as native_feed_forward.py calls it; float32 alone.
+
+#include "filtering.h"
+#include "panels.h"
+
+// `y += fc2(filters(fc1(normal)))` for maps (B, H, W, C). Sizes are B, H, W, C, hidden channels, groups, untouched groups; `rows` (hidden,
+// C) and `columns` (C, hidden) are the weights of the products, the others as `Groups` has them.
+extern "C" void feed_forward(const float* normal, float* y, const std::int64_t* sizes, const float* rows, const float* columns,
+                             const float* entering, const float* taps, const float* bias, int threads) {
+    static thread_local Scratch packed[2], maps;
+    const int pictures = sizes[0], height = sizes[1], width = sizes[2], channels = sizes[3], hidden = sizes[4], groups = sizes[5];
+    const Groups of{height, width, hidden, groups, static_cast<int>(sizes[6]), filled(hidden / groups), entering, taps, bias};
+    const std::size_t pixels = static_cast<std::size_t>(height) * width, weight = static_cast<std::size_t>(hidden) * channels;
+    const Panels first{packed[0].get(weight), channels, hidden}, second{packed[1].get(weight), hidden, channels};
+    share(first.count(), threads, [&](int panel) { first.pack_turned(panel, rows); });
+    share(second.count(), threads, [&](int panel) { second.pack_turned(panel, columns); });
+    const int alone = pictures / threads * threads;
+    share(alone, threads, [&](int picture) {
+        static thread_local Scratch own;
+        float* map = own.get(pixels * hidden);
+        first.multiply_rows(normal + picture * pixels * channels, pixels, map, false);
+        filter_picture({of, map, map, {}, 0});
+        second.multiply_rows(map, pixels, y + picture * pixels * channels, true);
+    });
+    const std::size_t at = alone * pixels, left = (pictures - alone) * pixels;
+    if (!left) return;
+    float* map = maps.get(left * hidden);
+    share_rows(left, threads, [&](int, std::int64_t begin, std::int64_t end) {
+        first.multiply_rows(normal + (at + begin) * channels, end - begin, map + begin * hidden, false);
+    });
+    filter(of, map, map, {}, 0, pictures - alone, threads);
+    share_rows(left, threads, [&](int, std::int64_t begin, std::int64_t end) {
+        second.multiply_rows(map + begin * hidden, end - begin, y + (at + begin) * channels, true);
+    });
+}

@@ -1,0 +1,137 @@
+// FViT's feed-forward in training with its matrix products, as native_feed_forward.py calls it: each picture by one thread, while its
+// hidden map is in the cache; float32 alone.
+
+#include "packing.h"
+#include "panels.h"
+#include "residual.h"
+
+namespace {
+
+constexpr int ROWS = 192;                     // about, that go through the products together: pictures of small maps are taken together
+constexpr int CHUNK = 200;                     // rows whose products are added up at a time to a weight's gradient
+constexpr std::size_t SMALL_WEIGHT = 1 << 17;  // numbers; of larger weights' gradients there is one for each thread
+
+// Sizes: B, H, W, C, hidden channels, groups, untouched groups, as both directions are given them.
+struct Sizes {
+    int pictures, height, width, channels, hidden, groups, untouched;
+    std::size_t pixels, weight;
+
+    explicit Sizes(const std::int64_t* sizes)
+        : pictures(sizes[0]), height(sizes[1]), width(sizes[2]), channels(sizes[3]), hidden(sizes[4]), groups(sizes[5]),
+          untouched(sizes[6]), pixels(static_cast<std::size_t>(height) * width), weight(static_cast<std::size_t>(hidden) * channels) {}
+
+    Groups groups_with(const float* const* weights, Scratch& scratch) const {
+        const std::int64_t of[] = {pictures, height, width, hidden, groups, untouched};
+        return groups_of(of, weights, scratch);
+    }
+
+    // In how many parts the pictures go through the products: as many for every thread.
+    int tasks(int threads) const {
+        const int together = static_cast<int>((ROWS + pixels - 1) / pixels), least = (pictures + together - 1) / together;
+        return std::min((least + threads - 1) / threads * threads, pictures);
+    }
+
+    Residual residual(const std::int64_t* dropped, float scale, const float* factors) const {
+        return {channels, static_cast<std::int64_t>(pixels), kept_of(dropped, scale), static_cast<std::size_t>(dropped[3]), factors};
+    }
+};
+
+// `to = left^T right`, or `to += left^T right` where it grows, for left (rows, down) and right (rows, across); nothing where `to` is null.
+void add_turned(const float* left, const float* right, int rows, int down, int across, float* to, bool grows) {
+    for (int at = 0; to && at < rows; at += CHUNK)
+        multiply({left + at * down, 1, down}, down, std::min(CHUNK, rows - at), right + at * across, across, across, to, across,
+                 {nullptr, grows || at > 0});
+}
+
+void add_part(const float* part, std::size_t count, float* to, int threads) {
+    share_rows(count / LANES, threads, [&](int, std::int64_t first, std::int64_t last) {
+        for (std::int64_t at = first * LANES; at < last * LANES; at += LANES) add(to + at, load(part + at));
+    });
+}
+
+}  // namespace
+
+// `y = r + factor kept (fc2(filters(fc1(normal))) + bias)`; what enters the filters is left in `entering`. `rows` (hidden, C) and
+// `columns` (C, hidden) are the weights of the products, `weights` the filters' as `groups_of` reads them; dropout of the hidden map, then
+// of the end, four words each.
+extern "C" void feed_forward(const float* normal, const float* r, float* entering, float* y, const std::int64_t* sizes, const float* rows,
+                             const float* columns, const float* const* weights, const float* bias, const std::int64_t* dropped,
+                             const float* scales, const float* factors, int threads) {
+    static thread_local Scratch scratch[3];
+    const Sizes of(sizes);
+    const Groups groups = of.groups_with(weights, scratch[0]);
+    const Residual residual = of.residual(dropped + 4, scales[1], factors);
+    const Kept kept = kept_of(dropped, scales[0]);
+    const Panels first{scratch[1].get(of.weight), of.channels, of.hidden}, second{scratch[2].get(of.weight), of.hidden, of.channels};
+    share(first.count(), threads, [&](int panel) { first.pack_turned(panel, rows); });
+    share(second.count(), threads, [&](int panel) { second.pack_turned(panel, columns); });
+    const int tasks = of.tasks(threads);
+    share(tasks, threads, [&](int task) {
+        static thread_local Scratch own;
+        const int begin = of.pictures * task / tasks, end = of.pictures * (task + 1) / tasks;
+        const std::size_t pixel = begin * of.pixels, at = pixel * of.hidden, pixels = (end - begin) * of.pixels;
+        float* leaving = own.get(pixels * of.hidden);
+        first.multiply_rows(normal + pixel * of.channels, pixels, entering + at, false);
+        for (int picture = begin; picture < end; ++picture) {
+            const std::size_t here = (picture - begin) * of.pixels * of.hidden;
+            filter_picture({groups, entering + at + here, leaving + here, kept, static_cast<std::size_t>(dropped[3]) + at + here});
+        }
+        second.multiply_rows(leaving, pixels, y + pixel * of.channels, false);
+        residual.add(r, y, bias, pixel, pixel + pixels);
+    });
+}
+
+// From the gradient to y that to `normal`, and those to the weights: `to_rows` and `to_columns` (null for what is not wanted) are
+// overwritten, to the filters' and the bias it is added.
+extern "C" void feed_back(const float* gradient, const float* normal, const float* entering, float* to_normal, const std::int64_t* sizes,
+                          const float* rows, const float* columns, const float* const* weights, const std::int64_t* dropped,
+                          const float* scales, const float* factors, float* to_rows, float* to_columns, float* const* gradients,
+                          float* to_bias, int threads) {
+    static thread_local Scratch scratch[6];
+    const Sizes of(sizes);
+    const Groups groups = of.groups_with(weights, scratch[0]);
+    const Residual residual = of.residual(dropped + 4, scales[1], factors);
+    const Kept kept = kept_of(dropped, scales[0]);
+    const Panels first{scratch[1].get(of.weight), of.channels, of.hidden}, second{scratch[2].get(of.weight), of.hidden, of.channels};
+    share(first.count(), threads, [&](int panel) { first.pack(panel, columns); });
+    share(second.count(), threads, [&](int panel) { second.pack(panel, rows); });
+    const int tasks = of.tasks(threads), stride = filled(of.channels);
+    const int parts = std::min(tasks, of.weight > SMALL_WEIGHT ? threads : 4 * threads);
+    const std::size_t count = sums_of(groups);
+    float *sums = scratch[3].get(count * parts), *ends = scratch[4].get(static_cast<std::size_t>(stride) * parts);
+    float* of_parts = scratch[5].get(2 * of.weight * (parts - 1));
+    std::fill_n(sums, count * parts, 0.0f);
+    std::fill_n(ends, static_cast<std::size_t>(stride) * parts, 0.0f);
+    const auto gradient_of = [&](int part, float* to, int which) {
+        return part && to ? of_parts + (2 * (part - 1) + which) * of.weight : to;
+    };
+    share(parts, threads, [&](int part) {
+        static thread_local Scratch own[3];
+        const std::size_t most = (of.pictures + tasks - 1) / tasks * of.pixels;
+        float *outer = own[0].get(most * of.channels), *inner = own[1].get(most * of.hidden), *leaving = own[2].get(most * of.hidden);
+        for (int task = tasks * part / parts; task < tasks * (part + 1) / parts; ++task) {
+            const int begin = of.pictures * task / tasks, end = of.pictures * (task + 1) / tasks;
+            const std::size_t pixel = begin * of.pixels, at = pixel * of.hidden;
+            const int pixels = static_cast<int>((end - begin) * of.pixels);
+            residual.lead_back(gradient, outer, ends + part * stride, pixel, pixel + pixels);
+            first.multiply_rows(outer, pixels, inner, false);
+            for (int picture = begin; picture < end; ++picture) {
+                const std::size_t here = (picture - begin) * of.pixels * of.hidden, place = at + here;
+                const std::size_t start = static_cast<std::size_t>(dropped[3]) + place;
+                filter_picture_back({groups, entering + place, inner + here, leaving + here, kept, start, sums + part * count});
+            }
+            second.multiply_rows(inner, pixels, to_normal + pixel * of.channels, false);
+            const bool grows = task > tasks * part / parts;
+            add_turned(inner, normal + pixel * of.channels, pixels, of.hidden, of.channels, gradient_of(part, to_rows, 0), grows);
+            add_turned(outer, leaving, pixels, of.channels, of.hidden, gradient_of(part, to_columns, 1), grows);
+        }
+    });
+    for (int part = 1; part < parts; ++part) {
+        if (to_rows) add_part(gradient_of(part, to_rows, 0), of.weight, to_rows, threads);
+        if (to_columns) add_part(gradient_of(part, to_columns, 1), of.weight, to_columns, threads);
+    }
+    collect(sums, parts, count);
+    collect(ends, parts, stride);
+    add_group_sums(groups, sums, gradients);
+    add_sums(ends, 1, of.channels, stride, to_bias);
+}

@@ -10,8 +10,8 @@ from foveate.layers.gabor import LearnableGaborFilter
 from foveate.layers.mlp import Mlp
 from foveate.models.fvit import BionicFocalVisionBlock
 from foveate.models.t2t_vit import Attention, Block
-from foveate.speed.joined_token_training import JoinedTokenTrainingBlock
-from foveate.speed.joined_training import JoinedTrainingBlock
+from foveate.speed.joined.training_blocks import JoinedTrainingBlock
+from foveate.speed.joined.training_token_blocks import JoinedTokenTrainingBlock
 from joined_modules import joined_copy
 
 SMALL: dict[str, Any] = {"depths": (1, 1, 2, 1), "widths": (16, 24, 32, 40), "stem_width": 8, "num_classes": 5}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import foveate
-from foveate.speed.joined_classifier import JoinedT2TViT
-from foveate.speed.native_token_block import can_join
+from foveate.speed.joined.classifier import JoinedT2TViT
+from foveate.speed.native.token_block import can_join
 from joined_modules import random_map
 
 pytestmark = pytest.mark.skipif(not can_join(), reason="no C++ compiler, or PyTorch without GNU OpenMP")

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 import foveate
 from foveate.layers.token_layers import TokenPerformer, orthogonal_features, performer_attention
-from foveate.speed import joined_performer
 from foveate.speed.folding import fold_norm
-from foveate.speed.joined_performer import JoinedTokenPerformer
-from foveate.speed.native_performer import can_join, perform
-from foveate.speed.native_token_layer import Split, token_layer
+from foveate.speed.joined import token_layers as joined_performer
+from foveate.speed.joined.token_layers import JoinedTokenPerformer
+from foveate.speed.native.performer import can_join, perform
+from foveate.speed.native.token_layer import Split, token_layer
 from joined_modules import joined_copy, random_map
 
 pytestmark = pytest.mark.skipif(not can_join(), reason="no C++ compiler, or PyTorch without GNU OpenMP")

@@ -12,8 +12,8 @@ from torch import nn
 import foveate
 from foveate.layers.soft_split import split_norm_linear
 from foveate.layers.token_layers import TokenPerformer
-from foveate.speed import native_performer
-from foveate.speed.joined_performer_training import JoinedTokenPerformerTraining
+from foveate.speed.joined.training_token_layers import JoinedTokenPerformerTraining
+from foveate.speed.native import performer as native_performer
 from joined_modules import joined_copy, random_map
 from training_steps import assert_close, assert_gradients_are_slopes, assert_threads_change_nothing, learnt
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import foveate
 from foveate.models.fvit import Stem
-from foveate.speed import native_stem
-from foveate.speed.joined_stem import JoinedStem
-from foveate.speed.native_stem import can_join, gelu_moments
+from foveate.speed.joined.stem import JoinedStem
+from foveate.speed.native import stem as native_stem
+from foveate.speed.native.stem import can_join, gelu_moments
 from joined_modules import joined_copy, random_map
 from training_blocks import SMALL
 from training_steps import assert_bfloat16_is_no_worse, assert_close, assert_threads_change_nothing, learnt

@@ -9,9 +9,9 @@ from torch import Tensor
 
 import foveate
 from foveate.layers.dropout import Dropout
-from foveate.speed.joining import filled_up
-from foveate.speed.native_token_training import attend_gradients, can_join
-from foveate.speed.native_tokens import attend
+from foveate.speed.joined.blocks import filled_up
+from foveate.speed.native.token_training import attend_gradients, can_join
+from foveate.speed.native.tokens import attend
 from joined_modules import random_map
 from training_blocks import joined_tokens, make_token_block
 from training_steps import (

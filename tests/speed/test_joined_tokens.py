@@ -14,11 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 import foveate
 from foveate.layers.mlp import Mlp
 from foveate.models.t2t_vit import Attention, Block
-from foveate.speed import native_token_block, native_tokens
 from foveate.speed.folding import fold_norm
-from foveate.speed.joined_tokens import JoinedTokenBlock
-from foveate.speed.joining import filled_up
-from foveate.speed.native_tokens import activate, add_norm, attend, can_join, norm
+from foveate.speed.joined.blocks import filled_up
+from foveate.speed.joined.token_blocks import JoinedTokenBlock
+from foveate.speed.native import token_block as native_token_block
+from foveate.speed.native import tokens as native_tokens
+from foveate.speed.native.tokens import activate, add_norm, attend, can_join, norm
 from joined_modules import joined_copy, random_map
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")

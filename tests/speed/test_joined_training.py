@@ -11,9 +11,11 @@ from torch.nn.utils import prune
 
 import foveate
 from foveate.heads.create import create_dense
-from foveate.speed import joined_training, native_feed_forward, native_training
-from foveate.speed.joined_training import JoinedTrainingBlock
-from foveate.speed.native_training import can_join, filter_groups
+from foveate.speed.joined import training_blocks as joined_training
+from foveate.speed.joined.training_blocks import JoinedTrainingBlock
+from foveate.speed.native import feed_forward as native_feed_forward
+from foveate.speed.native import training as native_training
+from foveate.speed.native.training import can_join, filter_groups
 from joined_modules import random_map
 from training_blocks import SMALL, joined, make_block
 from training_steps import (

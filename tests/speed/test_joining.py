@@ -16,10 +16,10 @@ from foveate.heads.create import create_dense
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import BakedGaborFilter
 from foveate.models.fvit import BionicFocalVisionBlock
-from foveate.speed import joining
 from foveate.speed.folding import fold_norm
-from foveate.speed.joining import JoinedBlock
-from foveate.speed.native_chains import can_join, filter_groups
+from foveate.speed.joined import blocks as joining
+from foveate.speed.joined.blocks import JoinedBlock
+from foveate.speed.native.chains import can_join, filter_groups
 from joined_modules import joined_copy, random_map
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")

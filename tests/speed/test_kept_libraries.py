@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from foveate.speed.kept_libraries import cache_folder, load
-from foveate.speed.native_library import find_compiler
+from foveate.speed.native.kept_libraries import cache_folder, load
+from foveate.speed.native.library import find_compiler
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
 

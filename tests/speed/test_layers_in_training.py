@@ -11,8 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import foveate
 from foveate.layers.gabor import LearnableGaborFilter
-from foveate.speed import native_gabor, native_training
-from foveate.speed.native_training import can_join
+from foveate.speed.native import gabor as native_gabor
+from foveate.speed.native import training as native_training
+from foveate.speed.native.training import can_join
 from joined_modules import random_map
 from training_blocks import SMALL, joined, make_block
 from training_steps import assert_close, learnt

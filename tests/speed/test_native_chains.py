@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import foveate
-from foveate.speed.native_chains import can_join
+from foveate.speed.native.chains import can_join
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 

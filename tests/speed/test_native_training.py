@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from foveate.speed.native_training import Dropped, add_residual, can_join, filter_gradients, filter_groups, residual_gradients
+from foveate.speed.native.training import Dropped, add_residual, can_join, filter_gradients, filter_groups, residual_gradients
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 

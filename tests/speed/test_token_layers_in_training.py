@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import foveate
-from foveate.speed import native_token_training
-from foveate.speed.native_token_training import can_join
+from foveate.speed.native import token_training as native_token_training
+from foveate.speed.native.token_training import can_join
 from joined_modules import random_map
 from training_blocks import joined_tokens, make_token_block
 from training_steps import learnt

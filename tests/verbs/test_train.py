@@ -23,7 +23,7 @@ from foveate.cli import run_verb
 from foveate.errors import UserError
 from foveate.opening import open_model
 from foveate.run import RunFolder
-from foveate.speed.native_training import can_join
+from foveate.speed.native.training import can_join
 from foveate.tasks.settings import TrainSettings
 from foveate.verbs import train as module
 from foveate.verbs.evaluate import evaluate

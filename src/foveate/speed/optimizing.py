@@ -13,15 +13,15 @@ from foveate.layers.token_layers import TokenPerformer
 from foveate.models.fvit import BionicFocalVisionBlock, FViT
 from foveate.models.t2t_vit import Block
 from foveate.speed.folding import fold_batch_norm, fold_norm
-from foveate.speed.joined_classifier import JoinedT2TViT
-from foveate.speed.joined_performer import JoinedTokenPerformer
-from foveate.speed.joined_performer_training import JoinedTokenPerformerTraining
-from foveate.speed.joined_stem import JoinedStem
-from foveate.speed.joined_token_training import JoinedTokenTrainingBlock
-from foveate.speed.joined_tokens import JoinedTokenBlock
-from foveate.speed.joined_training import JoinedTrainingBlock
-from foveate.speed.joining import JoinedBlock
-from foveate.speed.native_library import find_compiler, pytorchs_openmp
+from foveate.speed.joined.blocks import JoinedBlock
+from foveate.speed.joined.classifier import JoinedT2TViT
+from foveate.speed.joined.stem import JoinedStem
+from foveate.speed.joined.token_blocks import JoinedTokenBlock
+from foveate.speed.joined.token_layers import JoinedTokenPerformer
+from foveate.speed.joined.training_blocks import JoinedTrainingBlock
+from foveate.speed.joined.training_token_blocks import JoinedTokenTrainingBlock
+from foveate.speed.joined.training_token_layers import JoinedTokenPerformerTraining
+from foveate.speed.native.library import find_compiler, pytorchs_openmp
 
 BLOCKS = JoinedBlock, JoinedTokenBlock
 TRAINING_PARTS = JoinedTrainingBlock, JoinedStem, JoinedTokenTrainingBlock, JoinedTokenPerformerTraining
@@ -35,9 +35,9 @@ def optimize(model: nn.Module, *, compile: bool = True) -> nn.Module:  # noqa: A
     What was done is logged as information and stands in the copy's `optimized`. Outputs differ from the model's by rounding alone. The copy
     cannot be trained, nor its weights saved for one that can; it takes pictures of any size as before. On processors the blocks of FViT and
     T2T-ViT and the latter's token layers run in C++, see `JoinedBlock`, `JoinedTokenBlock` and `JoinedTokenPerformer`, and nothing else is
-    compiled; the first process on a machine waits some seconds for that, later ones load what it made (`kept_libraries`). Any other model
-    (and these where PyTorch brings no GNU OpenMP) is compiled by torch.compile, which takes minutes, and the first picture of each new size
-    waits for it again. Bring the model to its device and number format first.
+    compiled; the first process on a machine waits some seconds for that, later ones load what it made (`native/kept_libraries.py`). Any
+    other model (and these where PyTorch brings no GNU OpenMP) is compiled by torch.compile, which takes minutes, and the first picture of
+    each new size waits for it again. Bring the model to its device and number format first.
 
     Args:
         model: of this project, or anything around one (a detector, a segmenter): what it holds of FViT and T2T-ViT is rewritten. It is
@@ -59,7 +59,7 @@ def optimize_for_training(model: nn.Module) -> tuple[str, ...]:
     """Makes a model that trains on a processor faster, in place, and says what was done; nothing where there is nothing to do.
 
     FViT's blocks and stem, T2T-ViT's blocks and token layers run in C++ in both directions, which the first process on a machine compiles
-    (8 and 6 s), see `JoinedTrainingBlock`, `JoinedStem`, `JoinedTokenTrainingBlock` and `JoinedTokenPerformerTraining`: numbers and
+    (13 and 9 s), see `JoinedTrainingBlock`, `JoinedStem`, `JoinedTokenTrainingBlock` and `JoinedTokenPerformerTraining`: numbers and
     gradients stay up to rounding, names of modules and parameters too, so that weights are saved and loaded as before. Dropout draws other
     numbers. Every model stays as it is on other devices or without a C++ compiler; parts whose layers are replaced or hooked later go
     through their layers again. `foveate train` does this itself.

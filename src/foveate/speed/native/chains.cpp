@@ -1,4 +1,4 @@
-// The chains for inference, as native_chains.py calls them.
+// The chains for inference, as chains.py calls them.
 
 #include "filtering.h"
 #include "mixing.h"

@@ -1,4 +1,4 @@
-// FViT's feed-forward for inference with its matrix products, as native_feed_forward.py calls it; float32 alone.
+// FViT's feed-forward for inference with its matrix products, as feed_forward.py calls it; float32 alone.
 
 #include "filtering.h"
 #include "panels.h"

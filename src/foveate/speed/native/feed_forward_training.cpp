@@ -1,4 +1,4 @@
-// FViT's feed-forward in training with its matrix products, as native_feed_forward.py calls it: each picture by one thread, while its
+// FViT's feed-forward in training with its matrix products, as feed_forward.py calls it: each picture by one thread, while its
 // hidden map is in the cache; float32 alone.
 
 #include "packing.h"

@@ -1,4 +1,4 @@
-// Gabor kernels from their parameters and the way back, as native_gabor.py calls it: layers/gabor.py takes some sixty small operations of
+// Gabor kernels from their parameters and the way back, as gabor.py calls it: layers/gabor.py takes some sixty small operations of
 // PyTorch's for that, which weigh in small pictures.
 
 #include <cmath>

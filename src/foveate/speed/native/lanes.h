@@ -23,7 +23,7 @@ struct Bfloat16 {
 
 using Number = NUMBER;  // of the maps: float or Bfloat16, named by whoever compiles
 
-enum Activation { NONE = 0, RELU = 1, GELU = 2 };  // as numbered in native_library.py
+enum Activation { NONE = 0, RELU = 1, GELU = 2 };  // as numbered in library.py
 
 inline Lanes load(const float* from) {
     Lanes lanes;

@@ -1,4 +1,4 @@
-// The attention of T2T-ViT's token layers in training, as native_performer.py calls it; float32 alone.
+// The attention of T2T-ViT's token layers in training, as performer.py calls it; float32 alone.
 
 #include "gradients.h"
 #include "performer_gradients.h"

@@ -1,4 +1,4 @@
-// What follows a convolution of FViT's stem in training, GELU and batch norm, in both directions, as native_stem.py calls it. Maps are
+// What follows a convolution of FViT's stem in training, GELU and batch norm, in both directions, as stem.py calls it. Maps are
 // (pixels, C), contiguous; weights and sums float32.
 
 #include "gradients.h"

@@ -1,4 +1,4 @@
-// A transformer block for inference in three passes over its tokens, as native_token_block.py calls them; float32 alone.
+// A transformer block for inference in three passes over its tokens, as token_block.py calls them; float32 alone.
 //
 // Legend: B pictures, T tokens, D channels, d those of a head. What is asked of attention lies turned: (B, 3 D, T filled up).
 

@@ -1,4 +1,4 @@
-// A token layer of T2T-ViT for inference, as native_token_layer.py calls it; float32 alone.
+// A token layer of T2T-ViT for inference, as token_layer.py calls it; float32 alone.
 
 #include "token_layer.h"
 

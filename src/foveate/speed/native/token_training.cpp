@@ -1,4 +1,4 @@
-// What lies between the matrix products of a transformer block, in training, both directions, as native_token_training.py calls it.
+// What lies between the matrix products of a transformer block, in training, both directions, as token_training.py calls it.
 // Tokens are float32 from block to block; what enters and leaves the products may have another number format.
 
 #include "attention_gradients.h"

@@ -1,4 +1,4 @@
-// What lies between the matrix products of a transformer block, as native_tokens.py calls it.
+// What lies between the matrix products of a transformer block, as tokens.py calls it.
 
 #include "attention.h"
 #include "threads.h"

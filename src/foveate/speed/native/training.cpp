@@ -1,4 +1,4 @@
-// The chains for training, as native_training.py calls them: weights come and gradients go in PyTorch's own layouts, float32.
+// The chains for training, as training.py calls them: weights come and gradients go in PyTorch's own layouts, float32.
 
 #include "mix_gradients.h"
 #include "packing.h"

@@ -1,5 +1,5 @@
 """T2T-ViT's blocks in training on processors: native code around and between their matrix products, in both directions, see
-`native_token_training.py`.
+`native/token_training.py`.
 """
 
 from typing import Any
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from foveate.layers.mlp import Mlp
 from foveate.layers.recomputing import compute_dtype
 from foveate.models.t2t_vit import Attention, Block
-from foveate.speed import native_token_training as native
-from foveate.speed.joinable import (
+from foveate.speed.joined.blocks import filled_up
+from foveate.speed.joined.halves import Half, before, filled, gradients, run, to_weight
+from foveate.speed.joined.joinable import (
     InTraining,
     are_float32,
     are_token_layers,
@@ -23,11 +24,10 @@ from foveate.speed.joinable import (
     records_gradients,
     way_back,
 )
-from foveate.speed.joined_halves import Half, before, filled, gradients, run, to_weight
-from foveate.speed.joining import filled_up
-from foveate.speed.native_token_training import Branch, Norm
-from foveate.speed.native_tokens import attend
-from foveate.speed.native_training import NONE, Dropped
+from foveate.speed.native import token_training as native
+from foveate.speed.native.token_training import Branch, Norm
+from foveate.speed.native.tokens import attend
+from foveate.speed.native.training import NONE, Dropped
 
 
 class JoinedTokenTrainingBlock(InTraining, Block):

@@ -1,6 +1,6 @@
 """What lies between the matrix products of an FViT block, in training: the functions of `native/training.cpp` on tensors.
 
-Forward and backward each go over the map in one pass, as in `native_chains.py`; what the forward pass does not keep is computed again.
+Forward and backward each go over the map in one pass, as in `native/chains.py`; what the forward pass does not keep is computed again.
 Maps are contiguous, on the processor, all in one number format; weights are float32 in PyTorch's own layouts, and so are their gradients.
 Factors are float32, one for each picture.
 """
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from foveate.layers.dropout import Dropout
-from foveate.speed import native_gabor
-from foveate.speed.native_library import ACTIVATIONS, function, has_library, pointer, pointers
+from foveate.speed.native import gabor as native_gabor
+from foveate.speed.native.library import ACTIVATIONS, function, has_library, pointer, pointers
 
 LIBRARY = "training"
 

@@ -1,4 +1,4 @@
-"""FViT's blocks for inference on processors: two native chains around two matrix products, see `native_chains.py`."""
+"""FViT's blocks for inference on processors: two native chains around two matrix products, see `native/chains.py`."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import BakedGaborFilter
 from foveate.layers.recomputing import compute_dtype
 from foveate.models.fvit import BionicFocalVisionBlock
-from foveate.speed import native_feed_forward
-from foveate.speed.joinable import Packed, are_chains, are_for_chains, is_for_chains, is_recorded, records_gradients
-from foveate.speed.native_chains import FilteringWeights, MixingWeights, can_join, filter_groups, mix
-from foveate.speed.native_library import LANES
+from foveate.speed.joined.joinable import Packed, are_chains, are_for_chains, is_for_chains, is_recorded, records_gradients
+from foveate.speed.native import feed_forward as native_feed_forward
+from foveate.speed.native.chains import FilteringWeights, MixingWeights, can_join, filter_groups, mix
+from foveate.speed.native.library import LANES
 
 HIDDEN_NUMBERS = 2**22
 """So many numbers of the hidden map are in memory at a time at most, but always those of one picture."""

@@ -1,6 +1,6 @@
 """T2T-ViT's token layers in training on processors: native attention and passes behind their convolution, in both directions.
 
-See `native_performer.py` and `joined_halves.py`.
+See `native/performer.py` and `joined/halves.py`.
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from foveate.layers.soft_split import split_response
 from foveate.layers.token_layers import TokenPerformer
-from foveate.speed import native_performer, native_token_training
-from foveate.speed.joinable import (
+from foveate.speed.joined.halves import Half, filled, gradients, run
+from foveate.speed.joined.joinable import (
     InTraining,
     are_float32,
     has_weights,
@@ -21,11 +21,12 @@ from foveate.speed.joinable import (
     records_gradients,
     way_back,
 )
-from foveate.speed.joined_halves import Half, filled, gradients, run
-from foveate.speed.joined_performer import are_performer_layers
-from foveate.speed.native_library import FORMATS
-from foveate.speed.native_token_training import Branch, Norm
-from foveate.speed.native_training import Dropped
+from foveate.speed.joined.token_layers import are_performer_layers
+from foveate.speed.native import performer as native_performer
+from foveate.speed.native import token_training as native_token_training
+from foveate.speed.native.library import FORMATS
+from foveate.speed.native.token_training import Branch, Norm
+from foveate.speed.native.training import Dropped
 
 
 class JoinedTokenPerformerTraining(InTraining, TokenPerformer):

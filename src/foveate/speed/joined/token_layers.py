@@ -1,4 +1,4 @@
-"""T2T-ViT's token layers for inference on processors, in native code, see `native_token_layer.py`."""
+"""T2T-ViT's token layers for inference on processors, in native code, see `native/token_layer.py`."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from foveate.layers.dropout import Dropout
 from foveate.layers.recomputing import is_plain, is_untouched
 from foveate.layers.token_layers import TokenPerformer
-from foveate.speed import native_token_layer
-from foveate.speed.joinable import Packed, are_float32, is_for_chains, is_plain_mlp, is_recorded, records_gradients
-from foveate.speed.native_library import LANES
-from foveate.speed.native_token_layer import Split, Weights, token_layer
+from foveate.speed.joined.joinable import Packed, are_float32, is_for_chains, is_plain_mlp, is_recorded, records_gradients
+from foveate.speed.native import token_layer as native_token_layer
+from foveate.speed.native.library import LANES
+from foveate.speed.native.token_layer import Split, Weights, token_layer
 
 
 class JoinedTokenPerformer(Packed, TokenPerformer):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foveate.layers.soft_split import soft_split_padding
-from foveate.speed.native_library import function, has_library, pointer, pointers
+from foveate.speed.native.library import function, has_library, pointer, pointers
 
 LIBRARY = "token_layer"
 

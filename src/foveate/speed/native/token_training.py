@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foveate.speed import native_tokens
-from foveate.speed.native_library import function, has_library, pointer, pointers, rows_of
-from foveate.speed.native_training import NONE, Dropped
+from foveate.speed.native import tokens as native_tokens
+from foveate.speed.native.library import function, has_library, pointer, pointers, rows_of
+from foveate.speed.native.training import NONE, Dropped
 
 LIBRARY = "token_training"
 

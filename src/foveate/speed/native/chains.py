@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foveate.speed.native_library import ACTIVATIONS, function, has_library, pointer
+from foveate.speed.native.library import ACTIVATIONS, function, has_library, pointer
 
 LIBRARY = "chains"
 

@@ -8,7 +8,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from foveate.speed.native_library import function, has_library, pointer
+from foveate.speed.native.library import function, has_library, pointer
 
 LIBRARY = "performer_training"
 

@@ -6,8 +6,8 @@ Maps are contiguous, (B, H, W, C), on the processor, all in one number format; w
 import torch
 from torch import Tensor
 
-from foveate.speed.joining import filled_up
-from foveate.speed.native_library import function, has_library, pointer, pointers, rows_of
+from foveate.speed.joined.blocks import filled_up
+from foveate.speed.native.library import function, has_library, pointer, pointers, rows_of
 
 LIBRARY = "stem"
 

@@ -1,7 +1,7 @@
-"""The C++ of `native/`, compiled for this processor when first asked for.
+"""The C++ of this folder, compiled for this processor when first asked for.
 
-Compiling takes some seconds with the system's C++ compiler; later processes load what was made (`kept_libraries`). Without a compiler, or
-where PyTorch brings no GNU OpenMP (macOS, Windows), there are no libraries.
+Compiling takes some seconds with the system's C++ compiler; later processes load what was made (`native/kept_libraries.py`). Without a
+compiler, or where PyTorch brings no GNU OpenMP (macOS, Windows), there are no libraries.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.speed.kept_libraries import load
+from foveate.speed.native.kept_libraries import load
 
 FORMATS = {torch.float32: "float", torch.bfloat16: "Bfloat16"}
 """Number formats of the maps, as the C++ calls them: each has libraries of its own. Weights are always float32."""
@@ -29,7 +29,7 @@ ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}
 LANES = 16
 """Channels of weights are filled up with zeros to whole groups of these, as in native/lanes.h."""
 
-FOLDER = Path(__file__).parent / "native"
+FOLDER = Path(__file__).parent
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
 
 _logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""FViT's blocks in training on processors: native chains around the matrix products, in both directions, see `native_training.py`."""
+"""FViT's blocks in training on processors: native chains around the matrix products, in both directions, see `native/training.py`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +11,8 @@ from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import LearnableGaborFilter
 from foveate.layers.recomputing import compute_dtype, is_plain
 from foveate.models.fvit import BionicFocalVisionBlock
-from foveate.speed import native_feed_forward, native_gabor
-from foveate.speed import native_training as native
-from foveate.speed.joinable import (
+from foveate.speed.joined.blocks import HIDDEN_NUMBERS
+from foveate.speed.joined.joinable import (
     InTraining,
     are_chains,
     are_for_chains,
@@ -23,8 +22,10 @@ from foveate.speed.joinable import (
     records_gradients,
     way_back,
 )
-from foveate.speed.joining import HIDDEN_NUMBERS
-from foveate.speed.native_feed_forward import Branch
+from foveate.speed.native import feed_forward as native_feed_forward
+from foveate.speed.native import gabor as native_gabor
+from foveate.speed.native import training as native
+from foveate.speed.native.feed_forward import Branch
 
 
 class JoinedTrainingBlock(InTraining, BionicFocalVisionBlock):
@@ -77,7 +78,7 @@ class JoinedTrainingBlock(InTraining, BionicFocalVisionBlock):
         return *position, *norm, kernels[:, None].expand(width, 1, -1, -1), self.mixer.bias.expand(width), *later
 
     def _gabor_parameters(self) -> tuple[Tensor, ...]:
-        """In the order of `native_gabor`."""
+        """In the order of `native/gabor.py`."""
         of = self.mixer
         parameters = of.frequency, of.orientation, of.phase, of.aspect_ratio, of.sharpness, of.amplitude, of.shift_x, of.shift_y
         return tuple(parameter.float() for parameter in parameters)
@@ -111,7 +112,7 @@ def _has_kernels(mixer: LearnableGaborFilter) -> bool:
 
 
 class _Kernels(torch.autograd.Function):
-    """Side, then the parameters of `native_gabor`, float32 -> (F, side, side)."""
+    """Side, then the parameters of `native/gabor.py`, float32 -> (F, side, side)."""
 
     @staticmethod
     def forward(ctx: Any, side: int, *parameters: Tensor) -> Tensor:

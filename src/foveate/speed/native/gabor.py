@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from foveate.speed.native_library import function, has_library, pointer, pointers
+from foveate.speed.native.library import function, has_library, pointer, pointers
 
 LIBRARY = "gabor"
 

@@ -15,7 +15,7 @@ from foveate.layers.mlp import Mlp
 from foveate.layers.position import ConvPositionEmbedding
 from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
 from foveate.models.t2t_vit import Attention
-from foveate.speed.native_library import FORMATS
+from foveate.speed.native.library import FORMATS
 
 
 def are_chains(block: Any, mixer: type[nn.Module]) -> bool:

@@ -1,4 +1,4 @@
-"""FViT's stem in training on processors: convolutions with native passes between them, in both directions, see `native_stem.py`."""
+"""FViT's stem in training on processors: convolutions with native passes between them, in both directions, see `native/stem.py`."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
 from foveate.models.fvit import Stem
-from foveate.speed import native_stem as native
-from foveate.speed.joinable import InTraining, are_for_chains, is_for_chains, is_in_one_mode, is_recorded, way_back
+from foveate.speed.joined.joinable import InTraining, are_for_chains, is_for_chains, is_in_one_mode, is_recorded, way_back
+from foveate.speed.native import stem as native
 
 
 class JoinedStem(InTraining, Stem):

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from foveate.layers.recomputing import is_untouched
 from foveate.models.t2t_vit import T2TViT
-from foveate.speed.joinable import is_recorded
-from foveate.speed.joined_tokens import JoinedTokenBlock
+from foveate.speed.joined.joinable import is_recorded
+from foveate.speed.joined.token_blocks import JoinedTokenBlock
 
 
 class JoinedT2TViT(T2TViT):

@@ -1,6 +1,6 @@
 """The second half of a transformer block or token layer in training, behind its attention: projection, sum, norm, MLP, sum.
 
-Native passes around three matrix products, in both directions, see `native_token_training.py`; for whoever makes a function of autograd of
+Native passes around three matrix products, in both directions, see `native/token_training.py`; for whoever makes a function of autograd of
 them. Legend: B pictures, T tokens, D width.
 """
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveate.speed import native_token_training as native
-from foveate.speed.joining import filled_up
-from foveate.speed.native_library import LANES
-from foveate.speed.native_token_training import Branch, Norm
-from foveate.speed.native_training import Dropped
+from foveate.speed.joined.blocks import filled_up
+from foveate.speed.native import token_training as native
+from foveate.speed.native.library import LANES
+from foveate.speed.native.token_training import Branch, Norm
+from foveate.speed.native.training import Dropped
 
 
 class Half(NamedTuple):

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foveate.speed.native_chains import FilteringWeights
-from foveate.speed.native_library import LANES, function, has_library, pointer, pointers
-from foveate.speed.native_training import Dropped
+from foveate.speed.native.chains import FilteringWeights
+from foveate.speed.native.library import LANES, function, has_library, pointer, pointers
+from foveate.speed.native.training import Dropped
 
 LIBRARY, TRAINING = "feed_forward", "feed_forward_training"
 

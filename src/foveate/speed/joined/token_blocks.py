@@ -1,6 +1,6 @@
 """T2T-ViT's blocks for inference on processors: native code, in float32 with their matrix products, otherwise around and between these.
 
-See `native_token_block.py` and `native_tokens.py`.
+See `native/token_block.py` and `native/tokens.py`.
 """
 
 from typing import Any, NamedTuple
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from foveate.layers.mlp import Mlp
 from foveate.layers.recomputing import compute_dtype, is_untouched
 from foveate.models.t2t_vit import Attention, Block
-from foveate.speed import native_token_block, native_tokens
-from foveate.speed.joinable import Packed, are_for_chains, are_token_layers, is_for_chains, is_recorded, records_gradients
-from foveate.speed.joining import filled_up
+from foveate.speed.joined.blocks import filled_up
+from foveate.speed.joined.joinable import Packed, are_for_chains, are_token_layers, is_for_chains, is_recorded, records_gradients
+from foveate.speed.native import token_block as native_token_block
+from foveate.speed.native import tokens as native_tokens
 
 
 class Biases(NamedTuple):

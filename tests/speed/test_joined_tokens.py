@@ -158,7 +158,7 @@ def test_the_first_token_alone_is_the_blocks_first() -> None:
 def test_whole_models_at_several_sizes(name: str) -> None:
     model = foveate.create_model(name, depth=2, num_classes=5).eval()
     fast = foveate.optimize(model)
-    assert fast.optimized[-1].startswith("2 blocks joined: native attention, norms, products and sums")
+    assert fast.optimized[-1].startswith("2 blocks joined: native attention, norms and products")
     assert fast.state_dict().keys() == foveate.optimize(model, compile=False).state_dict().keys()
     with torch.inference_mode():
         for x in (torch.randn(2, 3, 64, 96), torch.randn(1, 3, 50, 37), torch.randn(1, 3, 224, 224)):
@@ -176,6 +176,22 @@ def test_a_whole_model_in_bfloat16_is_no_worse_than_by_its_layers() -> None:
             found, by_layers = fast.forward_features(x), model.forward_features(x)
     assert found.dtype == by_layers.dtype
     assert (found - exact).norm() < 1.2 * (by_layers - exact).norm()
+
+
+def test_under_autocast_the_products_are_those_of_its_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, formats = joined(make_block()), []
+
+    def noted(qkv: Tensor, *given: Any) -> Tensor:
+        formats.append(qkv.dtype)
+        return attend(qkv, *given)
+
+    monkeypatch.setattr(native_tokens, "attend", noted)
+    x = random_map(2, 9, 48)
+    fast(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        fast(x)
+    fast.bfloat16()(x.bfloat16())
+    assert formats == [torch.bfloat16, torch.bfloat16]
 
 
 def test_an_optimized_model_may_be_changed_and_optimized_again() -> None:

@@ -161,7 +161,7 @@ def test_a_model_learns_the_same_joined(name: str) -> None:
     torch.manual_seed(0)
     plain = foveate.create_model(name, **SMALL, proj_drop_rate=0.0).train()
     fast = copy.deepcopy(plain)
-    assert foveate.optimize_for_training(fast)[0] == "5 blocks joined: native chains around the matrix products, forward and backward"
+    assert foveate.optimize_for_training(fast)[0] == "5 blocks joined: native chains and products, forward and backward"
     assert fast.state_dict().keys() == plain.state_dict().keys()
     x = torch.randn(6, 3, 64, 48)
     fast.set_grad_checkpointing(name == "fvit_tiny")
@@ -183,7 +183,7 @@ def test_a_joined_model_becomes_one_for_inference() -> None:
     model = foveate.create_model("fvit_tiny", **SMALL)
     foveate.optimize_for_training(model)
     fast, x = foveate.optimize(model), torch.randn(1, 3, 40, 40)
-    assert fast.optimized[-1] == "5 blocks joined: two native chains around two matrix products"
+    assert fast.optimized[-1] == "5 blocks joined: native chains and products"
     assert sum(isinstance(module, JoinedTrainingBlock) for module in model.modules()) == 5
     with torch.no_grad():
         torch.testing.assert_close(fast(x), model.eval()(x), atol=1e-4, rtol=1e-4)

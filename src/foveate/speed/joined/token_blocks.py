@@ -37,7 +37,7 @@ class JoinedTokenBlock(Packed, Block):
     for goes through the block's own layers, as in `JoinedBlock`.
     """
 
-    KIND = "blocks joined: native attention, norms, products and sums"
+    KIND = "blocks joined: native attention, norms and products"
 
     attn: Attention
     mlp: Mlp
@@ -57,11 +57,7 @@ class JoinedTokenBlock(Packed, Block):
             return super().forward(x)
         dtype = compute_dtype(self.attn.proj.weight)
         with torch.autocast("cpu", enabled=False):
-            return (
-                self._in_blocks(x.float().contiguous())
-                if dtype == torch.float32
-                else self._around_products(x, self.kept(list(self.parameters())))
-            )
+            return self._in_blocks(x.float().contiguous()) if dtype == torch.float32 else self._around_products(x, dtype)
 
     def first_token(self, x: Tensor) -> Tensor:
         """The first of the block's tokens alone: (B, T, D) -> (B, 1, D); in float32 without computing the others."""
@@ -69,7 +65,7 @@ class JoinedTokenBlock(Packed, Block):
             y: Tensor = self(x)
             return y[:, :1]
         with torch.autocast("cpu", enabled=False):
-            x, width, heads = x.contiguous(), x.shape[-1], self.attn.num_heads
+            x, width, heads = x.float().contiguous(), x.shape[-1], self.attn.num_heads
             query = self._ask(x[:, :1].contiguous(), slice(width))[..., 0]
             keys, values = self._ask(x, slice(width, None))[..., : x.shape[1]].unflatten(1, (2, heads, -1)).unbind(1)
             weights = (self._scale() * query.unflatten(1, (heads, 1, -1)) @ keys).softmax(dim=-1)
@@ -90,8 +86,8 @@ class JoinedTokenBlock(Packed, Block):
         weights, biases = [layer.weight.contiguous() for layer in layers], [layer.bias.contiguous() for layer in layers]
         return native_token_block.finish(x, attended, weights, biases, self.norm2.eps)
 
-    def _around_products(self, x: Tensor, biases: Biases) -> Tensor:
-        dtype = compute_dtype(self.attn.proj.weight)
+    def _around_products(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        biases: Biases = self.kept(list(self.parameters()))
         qkv, proj, fc1, fc2 = (layer.weight.to(dtype) for layer in (self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2))
         norms: list[Any] = [self.norm1, self.norm2]
         x = (x if x.dtype in (dtype, torch.float32) else x.float()).contiguous()

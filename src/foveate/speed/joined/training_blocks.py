@@ -1,4 +1,4 @@
-"""FViT's blocks in training on processors: native chains around the matrix products, in both directions, see `native/training.py`."""
+"""FViT's blocks in training on processors: native chains and, in float32, matrix products, see `native/{training,feed_forward}.py`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,14 +31,15 @@ from foveate.speed.native.feed_forward import Branch
 class JoinedTrainingBlock(InTraining, BionicFocalVisionBlock):
     """The block's equation with everything between its matrix products joined, with gradients: (B, H, W, C) -> (B, H, W, C).
 
-    Numbers and gradients are those of the block up to rounding, but the masks of dropout, which are never in memory, come from another
-    generator, seeded from PyTorch's. Of the hidden map one number is kept for the backward pass. As in the layers' own training, gradients
-    cannot be differentiated once more: a block in evaluation goes through its layers wherever gradients are recorded. So does what the
-    chains are not made for, as in `JoinedBlock`.
+    In float32, where whole pictures keep all threads busy, the products are native too (`native/feed_forward.py`). Numbers and gradients
+    are those of the block up to rounding, but the masks of dropout, which are never in memory, come from another generator, seeded from
+    PyTorch's. Of the hidden map one number is kept for the backward pass. As in the layers' own training, gradients cannot be
+    differentiated once more: a block in evaluation goes through its layers wherever gradients are recorded. So does what the chains are not
+    made for, as in `JoinedBlock`.
     """
 
     LAYERS = BionicFocalVisionBlock
-    KIND = "blocks joined: native chains around the matrix products, forward and backward"
+    KIND = "blocks joined: native chains and products, forward and backward"
 
     @staticmethod
     def can_join(dtype: torch.dtype) -> bool:

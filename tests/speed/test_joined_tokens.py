@@ -101,6 +101,7 @@ def make_block(width: int = 48, heads: int = 3, hidden: int = 100) -> Any:
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
     fold_norm(block.norm1, block.attn.qkv)
     fold_norm(block.norm2, block.mlp.fc1)
+    block.norm1.eps, block.norm2.eps = 1e-3, 1e-2
     return block.eval().requires_grad_(False)
 
 
@@ -139,6 +140,16 @@ def test_tokens_are_shared_out_among_threads_in_blocks(form: dict[str, int], thr
             assert torch.equal(found, fast(x))
     finally:
         torch.set_num_threads(before)
+
+
+def test_weights_may_lie_in_memory_in_any_order() -> None:
+    block, x = make_block(), random_map(2, 19, 48)
+    expected = block(x)
+    for layer in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
+        layer.weight = nn.Parameter(layer.weight.t().contiguous().t(), requires_grad=False)
+    fast, turned = joined(block), x.transpose(0, 1).contiguous().transpose(0, 1)
+    torch.testing.assert_close(fast(turned), expected, atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(fast.first_token(turned), expected[:, :1], atol=2e-5, rtol=2e-5)
 
 
 def test_the_first_token_alone_is_the_blocks_first() -> None:

@@ -69,6 +69,19 @@ def test_threads_may_take_whole_pictures(pictures: int, height: int, length: int
     assert_threads_change_nothing(joined(block), random_map(pictures, height, length, 32))
 
 
+def test_large_weights_have_sums_for_each_thread() -> None:
+    block = make_block(256, hidden=768)
+    assert_threads_change_nothing(joined(block), random_map(9, 2, 3, 256))
+
+
+def test_weights_may_lie_in_memory_in_any_order() -> None:
+    block, x = make_block(32, hidden=96), random_map(4, 5, 6, 32)
+    exact = copy.deepcopy(block).double()
+    for layer in (block.ffn.fc1, block.ffn.fc2):
+        layer.weight = torch.nn.Parameter(layer.weight.detach().t().contiguous().t())
+    assert_close(learnt(joined(block), x), learnt(exact, x.double()))
+
+
 @pytest.mark.parametrize("frozen", ["ffn.fc1.weight", "ffn.fc2.weight"])
 def test_products_that_are_frozen_get_no_gradient(frozen: str) -> None:
     block, x = make_block(32, hidden=96), random_map(4, 5, 6, 32)

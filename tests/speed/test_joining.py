@@ -78,6 +78,14 @@ def test_pictures_may_be_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
     assert pieces == [2, 2, 1]
 
 
+def test_weights_may_lie_in_memory_in_any_order() -> None:
+    block, x = make_block(64, hidden=192), random_map(3, 5, 6, 64)
+    expected = block(x.clone())
+    for layer in (block.ffn.fc1, block.ffn.fc2):
+        layer.weight = nn.Parameter(layer.weight.t().contiguous().t(), requires_grad=False)
+    torch.testing.assert_close(joined(block)(x), expected, atol=2e-5, rtol=2e-5)
+
+
 def test_a_map_larger_than_the_cache() -> None:
     block, x = make_block(16, hidden=192, paths=2), random_map(8, 190, 201, 16)
     torch.testing.assert_close(joined(block)(x), block(x.clone()), atol=2e-5, rtol=2e-5)

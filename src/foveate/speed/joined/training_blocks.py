@@ -161,6 +161,7 @@ class _Joined(torch.autograd.Function):
         *small: Tensor,
     ) -> Tensor:
         x, small = x.contiguous(), tuple(weight.contiguous() for weight in small)
+        rows, columns = rows.contiguous(), columns.contiguous()
         r, normal = native.mix(x, form, factors[0], small[:8])
         branch = Branch(rows, columns, groups, small[8:], dropped, factors[1])
         y, hidden = _feed_forward(normal, r, later_bias.contiguous(), branch)

@@ -106,6 +106,12 @@ def test_a_layer_is_stable_at_any_magnitude(size: float) -> None:
     torch.testing.assert_close(joined(layer)(x).double(), exact, atol=3e-4 * float(exact.abs().max()), rtol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 2, 40), (1, 5, 40, 1), (2, 5, 2, 2)])
+def test_a_map_smaller_than_a_patch_is_refused_as_by_the_layer(shape: tuple[int, ...]) -> None:
+    with pytest.raises(RuntimeError, match="Kernel size"):
+        joined(make_layer(5, 7, 4))(random_map(*shape))
+
+
 def test_weights_that_change_are_taken_up() -> None:
     layer, x = make_layer(), random_map(2, 5, 8, 9)
     fast = joined(layer)

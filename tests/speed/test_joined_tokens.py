@@ -152,6 +152,20 @@ def test_weights_may_lie_in_memory_in_any_order() -> None:
     torch.testing.assert_close(fast.first_token(turned), expected[:, :1], atol=2e-5, rtol=2e-5)
 
 
+def test_weights_of_several_formats_are_refused_as_by_the_layers() -> None:
+    fast = joined(make_block())
+    fast.mlp.bfloat16()
+    with pytest.raises(RuntimeError, match="dtype"):
+        fast(random_map(2, 9, 48))
+
+
+def test_negated_weights_are_read_as_such() -> None:
+    block, x = make_block(), random_map(2, 9, 48)
+    expected = block(x)
+    block.mlp.fc1.weight = nn.Parameter(torch._neg_view(-block.mlp.fc1.weight), requires_grad=False)
+    torch.testing.assert_close(joined(block)(x), expected, atol=2e-5, rtol=2e-5)
+
+
 def test_the_first_token_alone_is_the_blocks_first() -> None:
     for form in ({}, {"width": 36, "heads": 3, "hidden": 37}):
         block = make_block(**form)

@@ -10,13 +10,13 @@ from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import BakedGaborFilter
 from foveate.layers.recomputing import compute_dtype
 from foveate.models.fvit import BionicFocalVisionBlock
-from foveate.speed.joined.joinable import Packed, are_chains, are_for_chains, is_for_chains, is_recorded, records_gradients
+from foveate.speed.joined.joinable import Packed, are_chains, are_for_chains, is_for_chains, is_recorded, readable, records_gradients
 from foveate.speed.native import feed_forward as native_feed_forward
 from foveate.speed.native.chains import FilteringWeights, MixingWeights, can_join, filter_groups, mix
 from foveate.speed.native.library import LANES
 
 HIDDEN_NUMBERS = 2**22
-"""So many numbers of the hidden map are in memory at a time at most, but always those of one picture."""
+"""So many numbers of the hidden map are in memory at a time at most around products of PyTorch's, but always those of one picture."""
 
 
 class JoinedBlock(Packed, BionicFocalVisionBlock):
@@ -54,7 +54,7 @@ class JoinedBlock(Packed, BionicFocalVisionBlock):
         with torch.autocast("cpu", enabled=False):
             y, normal = mix(x.to(dtype).contiguous(), mixing)
             if native_feed_forward.fits(rows, columns):
-                native_feed_forward.feed_forward(normal, y, rows.contiguous(), columns.contiguous(), filtering)
+                native_feed_forward.feed_forward(normal, y, readable(rows), readable(columns), filtering)
                 return y
             for entering, leaving in zip(normal.split(pictures), y.split(pictures), strict=True):
                 hidden = F.linear(entering, rows)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from foveate.layers.recomputing import is_untouched
 from foveate.models.t2t_vit import T2TViT
-from foveate.speed.joined.joinable import is_recorded
+from foveate.speed.joined.joinable import is_recorded, is_watched
 from foveate.speed.joined.token_blocks import JoinedTokenBlock
 
 
@@ -30,7 +30,7 @@ class JoinedT2TViT(T2TViT):
         module.__class__ = cls
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_recorded() or self.global_pool != "token" or not is_untouched(self.norm, nn.LayerNorm):
+        if not self._reads_one_token():
             return super().forward(x)
         _, tokens = self._embed(x)
         last: Any
@@ -38,3 +38,11 @@ class JoinedT2TViT(T2TViT):
         for block in blocks:
             tokens = self._run(block, tokens)
         return self.forward_head(self.norm(last.first_token(tokens)))
+
+    def _reads_one_token(self) -> bool:
+        """Whether the logits come from the class token, behind a joined block and a norm as it was made, and nobody wants to see more."""
+        if self.training or self.global_pool != "token" or is_recorded() or is_watched():
+            return False
+        if not vars(self).keys().isdisjoint(("forward_features", "forward_head")):
+            return False
+        return len(self.blocks) > 0 and isinstance(self.blocks[-1], JoinedTokenBlock) and is_untouched(self.norm, nn.LayerNorm)

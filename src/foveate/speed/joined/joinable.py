@@ -116,6 +116,11 @@ def are_float32(tensors: Iterable[Tensor]) -> bool:
     return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
 
 
+def readable(weight: Tensor) -> Tensor:
+    """A weight as native code reads it: contiguous, its numbers as they lie in memory."""
+    return weight.detach().resolve_neg().contiguous()
+
+
 def records_gradients(x: Tensor, parameters: list[nn.Parameter]) -> bool:
     """Whether somebody may want gradients through a block."""
     return torch.is_grad_enabled() and (x.requires_grad or any(parameter.requires_grad for parameter in parameters))
@@ -128,10 +133,10 @@ def is_for_chains(x: Tensor, parameters: list[nn.Parameter]) -> bool:
     weight = parameters[0]
     if x.dtype not in FORMATS or (not torch.is_autocast_enabled("cpu") and x.dtype != weight.dtype):
         return False
-    return compute_dtype(weight) in FORMATS and not _is_watched()
+    return compute_dtype(weight) in FORMATS and not is_watched()
 
 
-def _is_watched() -> bool:
+def is_watched() -> bool:
     """Whether somebody wants to see every layer or operation: hooks on all modules, derivatives, transforms."""
     if _has_any_global_hook() or torch.autograd.forward_ad._current_level >= 0:
         return True

@@ -13,7 +13,16 @@ from foveate.layers.mlp import Mlp
 from foveate.layers.recomputing import compute_dtype, is_untouched
 from foveate.models.t2t_vit import Attention, Block
 from foveate.speed.joined.blocks import filled_up
-from foveate.speed.joined.joinable import Packed, are_for_chains, are_token_layers, is_for_chains, is_recorded, records_gradients
+from foveate.speed.joined.joinable import (
+    Packed,
+    are_float32,
+    are_for_chains,
+    are_token_layers,
+    is_for_chains,
+    is_recorded,
+    readable,
+    records_gradients,
+)
 from foveate.speed.native import token_block as native_token_block
 from foveate.speed.native import tokens as native_tokens
 
@@ -76,14 +85,14 @@ class JoinedTokenBlock(Packed, Block):
         return self._finish(x, attended)
 
     def _ask(self, x: Tensor, rows: slice) -> Tensor:
-        """What `native_token_block.ask` gives for some rows of the weights of queries, keys and values."""
+        """What `token_block.ask` gives for some rows of the weights of queries, keys and values."""
         qkv, norm = self.attn.qkv, self.norm1
-        weight, bias = qkv.weight[rows].contiguous(), None if qkv.bias is None else qkv.bias[rows].contiguous()
+        weight, bias = readable(qkv.weight[rows]), None if qkv.bias is None else readable(qkv.bias[rows])
         return native_token_block.ask(x, weight, bias, norm.eps)
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
         layers: list[Any] = [self.attn.proj, self.mlp.fc1, self.mlp.fc2]
-        weights, biases = [layer.weight.contiguous() for layer in layers], [layer.bias.contiguous() for layer in layers]
+        weights, biases = [readable(layer.weight) for layer in layers], [readable(layer.bias) for layer in layers]
         return native_token_block.finish(x, attended, weights, biases, self.norm2.eps)
 
     def _around_products(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -109,8 +118,10 @@ class JoinedTokenBlock(Packed, Block):
         parameters = list(self.parameters())
         if is_recorded() or not _is_joinable(self) or records_gradients(x, parameters) or not is_for_chains(x, parameters):
             return False
-        weight = self.attn.proj.weight
-        return x.dim() == 3 and x.shape[-1] == len(weight) and self.can_join(compute_dtype(weight))
+        dtype = compute_dtype(self.attn.proj.weight)
+        if x.dim() != 3 or x.shape[-1] != len(self.attn.proj.weight) or (dtype == torch.float32 and not are_float32(parameters)):
+            return False
+        return self.can_join(dtype)
 
     def setting(self) -> object:
         return self.attn.num_heads

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from foveate.layers.dropout import Dropout
 from foveate.layers.recomputing import is_plain, is_untouched
+from foveate.layers.soft_split import soft_split_padding
 from foveate.layers.token_layers import TokenPerformer
 from foveate.speed.joined.joinable import Packed, are_float32, is_for_chains, is_plain_mlp, is_recorded, records_gradients
 from foveate.speed.native import token_layer as native_token_layer
@@ -40,6 +41,9 @@ class JoinedTokenPerformer(Packed, TokenPerformer):
 
     def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
         if x.dim() != 4 or x.shape[1] * self.kernel**2 != self.kqv.weight.shape[1] or records_gradients(x, parameters):
+            return False
+        padding = soft_split_padding(self.kernel, self.stride)
+        if padding < 0 or min(x.shape[2:]) + 2 * padding < self.kernel:
             return False
         return is_for_chains(x, parameters) and are_float32(parameters) and self.can_join(torch.float32)
 

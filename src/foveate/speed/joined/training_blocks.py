@@ -19,6 +19,7 @@ from foveate.speed.joined.joinable import (
     is_for_chains,
     is_in_one_mode,
     is_recorded,
+    readable,
     records_gradients,
     way_back,
 )
@@ -72,7 +73,7 @@ class JoinedTrainingBlock(InTraining, BionicFocalVisionBlock):
         return native.Mixing(self.mixer.kernel_size, self.mixer.activation, self.token_order == "released", eps)
 
     def _mixing_weights(self) -> tuple[Tensor, ...]:
-        """In the order of `native_training.mix`."""
+        """In the order of `training.mix`."""
         layers: list[Any] = [self.position, self.norm1, self.norm2]
         position, norm, later = ((layer.weight, layer.bias) for layer in layers)
         width, kernels = self.mixer.channels, _Kernels.apply(self.mixer.kernel_size, *self._gabor_parameters())
@@ -85,7 +86,7 @@ class JoinedTrainingBlock(InTraining, BionicFocalVisionBlock):
         return tuple(parameter.float() for parameter in parameters)
 
     def _filtering_weights(self) -> tuple[Tensor, ...]:
-        """In the order of `native_training.filter_groups`."""
+        """In the order of `training.filter_groups`."""
         paths: list[Any] = list(self.ffn.paths)
         return self.ffn.fc1.bias, *(weight for path in paths for weight in (path.weight, path.bias))
 
@@ -143,7 +144,7 @@ class _Joined(torch.autograd.Function):
     """x (B, H, W, C) -> (B, H, W, C).
 
     `dropped`, of the hidden map and of what is added at the end; `factors` of both branches, one for each picture; weights of the first and
-    the second product; `small`: the weights of `native_training.mix`, eight, then those of `native_training.filter_groups`. Kept for the
+    the second product; `small`: the weights of `training.mix`, eight, then those of `training.filter_groups`. Kept for the
     backward pass: x, what the first product reads, and what enters the filters of the feed-forward.
     """
 
@@ -160,8 +161,8 @@ class _Joined(torch.autograd.Function):
         later_bias: Tensor,
         *small: Tensor,
     ) -> Tensor:
-        x, small = x.contiguous(), tuple(weight.contiguous() for weight in small)
-        rows, columns = rows.contiguous(), columns.contiguous()
+        x, small = x.contiguous(), tuple(map(readable, small))
+        rows, columns = readable(rows), readable(columns)
         r, normal = native.mix(x, form, factors[0], small[:8])
         branch = Branch(rows, columns, groups, small[8:], dropped, factors[1])
         y, hidden = _feed_forward(normal, r, later_bias.contiguous(), branch)
@@ -178,7 +179,7 @@ def _by_pictures(branch: Branch, x: Tensor) -> bool:
 
 
 def _feed_forward(normal: Tensor, r: Tensor, bias: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
-    """`native_feed_forward.run`, or the same around products of PyTorch's."""
+    """`feed_forward.run`, or the same around products of PyTorch's."""
     if _by_pictures(branch, r):
         return native_feed_forward.run(normal, r, bias, branch)
     hidden, y = F.linear(normal, branch.fc1), torch.empty_like(r)
@@ -199,7 +200,7 @@ def _lead_back(
     to_weights: Sequence[Tensor],
     to_bias: Tensor,
 ) -> Tensor:
-    """`native_feed_forward.lead_back` around products of PyTorch's, some pictures at a time."""
+    """`feed_forward.lead_back` around products of PyTorch's, some pictures at a time."""
     to_normal, (to_rows, to_columns) = torch.empty_like(normal), to_products
     outer, to_end = native.residual_gradients(gradient, branch.dropped[1], branch.factors)
     to_bias += to_end

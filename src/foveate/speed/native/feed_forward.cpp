@@ -17,14 +17,16 @@ extern "C" void feed_forward(const float* normal, float* y, const std::int64_t* 
     const int alone = pictures / threads * threads;
     share(alone, threads, [&](int picture) {
         static thread_local Scratch own;
-        float* map = own.get(pixels * hidden);
+        Scratch once;
+        float* map = room(own, once, pixels * hidden);
         first.multiply_rows(normal + picture * pixels * channels, pixels, map, false);
         filter_picture({of, map, map, {}, 0});
         second.multiply_rows(map, pixels, y + picture * pixels * channels, true);
     });
     const std::size_t at = alone * pixels, left = (pictures - alone) * pixels;
     if (!left) return;
-    float* map = maps.get(left * hidden);
+    Scratch once;
+    float* map = room(maps, once, left * hidden);
     share_rows(left, threads, [&](int, std::int64_t begin, std::int64_t end) {
         first.multiply_rows(normal + (at + begin) * channels, end - begin, map + begin * hidden, false);
     });

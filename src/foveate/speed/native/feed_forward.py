@@ -25,7 +25,7 @@ class Branch(NamedTuple):
     fc2: Tensor
     groups: int
     weights: Sequence[Tensor]
-    """In the order of `native_training.filter_groups`."""
+    """In the order of `training.filter_groups`."""
     dropped: tuple[Dropped, Dropped]
     """Of the hidden map, and of what is added at the end."""
     factors: Tensor
@@ -48,7 +48,7 @@ def fits(fc1: Tensor, fc2: Tensor) -> bool:
 
 
 def are_enough(pictures: int) -> bool:
-    """Whether every thread may take whole pictures: none is to wait longer than a fifth of the time that the others take."""
+    """Whether every thread may take whole pictures: all together are to wait for no more than a fifth of the time."""
     threads = torch.get_num_threads()
     longest = -(-pictures // threads)
     return 4 * longest * threads <= 5 * pictures

@@ -68,9 +68,10 @@ extern "C" void feed_forward(const float* normal, const float* r, float* enterin
     const int tasks = of.tasks(threads);
     share(tasks, threads, [&](int task) {
         static thread_local Scratch own;
+        Scratch once;
         const int begin = of.pictures * task / tasks, end = of.pictures * (task + 1) / tasks;
         const std::size_t pixel = begin * of.pixels, at = pixel * of.hidden, pixels = (end - begin) * of.pixels;
-        float* leaving = own.get(pixels * of.hidden);
+        float* leaving = room(own, once, pixels * of.hidden);
         first.multiply_rows(normal + pixel * of.channels, pixels, entering + at, false);
         for (int picture = begin; picture < end; ++picture) {
             const std::size_t here = (picture - begin) * of.pixels * of.hidden;
@@ -107,8 +108,10 @@ extern "C" void feed_back(const float* gradient, const float* normal, const floa
     };
     share(parts, threads, [&](int part) {
         static thread_local Scratch own[3];
+        Scratch once[3];
         const std::size_t most = (of.pictures + tasks - 1) / tasks * of.pixels;
-        float *outer = own[0].get(most * of.channels), *inner = own[1].get(most * of.hidden), *leaving = own[2].get(most * of.hidden);
+        float *outer = room(own[0], once[0], most * of.channels), *inner = room(own[1], once[1], most * of.hidden);
+        float* leaving = room(own[2], once[2], most * of.hidden);
         for (int task = tasks * part / parts; task < tasks * (part + 1) / parts; ++task) {
             const int begin = of.pictures * task / tasks, end = of.pictures * (task + 1) / tasks;
             const std::size_t pixel = begin * of.pixels, at = pixel * of.hidden;

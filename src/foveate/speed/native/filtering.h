@@ -102,7 +102,7 @@ struct Filtering {
 // One picture, by one thread.
 inline void filter_picture(const Filtering& one) {
     const Groups& of = one.of;
-    const Slices slices(of.group_width(), static_cast<std::size_t>(of.height) * of.width, filled(of.group_width()));
+    const Slices slices(of.group_width(), static_cast<std::size_t>(of.height) * of.width, of.stride / LANES);
     for (int first = 0; first < of.group_width(); first += slices.size) one(first, std::min(first + slices.size, of.group_width()));
 }
 

@@ -14,7 +14,6 @@ struct Panels {
     float* numbers;
     int depth, columns;
 
-    std::size_t size() const { return static_cast<std::size_t>(depth) * columns; }
     int count() const { return (columns + PANEL - 1) / PANEL; }
     int width(int panel) const { return std::min(PANEL, columns - panel * PANEL); }
     float* at(int panel) const { return numbers + static_cast<std::size_t>(panel) * PANEL * depth; }

@@ -27,6 +27,11 @@ class Scratch {
     std::vector<float> memory_;
 };
 
+constexpr std::size_t KEPT_NUMBERS = 1 << 22;  // of memory that grows with the pictures: 16 MiB; more is given back
+
+// Memory for one call: `kept`, or `once` where it is too much to be kept.
+inline float* room(Scratch& kept, Scratch& once, std::size_t count) { return (count <= KEPT_NUMBERS ? kept : once).get(count); }
+
 // The last `count` rows of a map, each with `halo` pixels of zeros at both ends.
 class Ring {
   public:

@@ -15,7 +15,8 @@ extern "C" void token_layer(
     const int pictures = size(0), width = size(7), count = size(8), tokens = patches.tokens(), groups = filled(tokens) / LANES;
     const int parts = std::clamp((2 * threads + pictures - 1) / pictures, 1, (groups + BLOCK / LANES - 1) / (BLOCK / LANES));
     const std::size_t sums = Gathered::size(count, width), numbers = static_cast<std::size_t>(filled(tokens)) * 2 * width;
-    float *memory = scratch[0].get(sums * pictures * parts), *kept = scratch[1].get(numbers * pictures);
+    Scratch once;
+    float *memory = scratch[0].get(sums * pictures * parts), *kept = room(scratch[1], once, numbers * pictures);
     const auto one = [&](int picture) {
         TokenLayer layer{patches, of, width, count, size(9), eps[0], eps[1]};
         layer.patches.map += static_cast<std::size_t>(picture) * patches.height * patches.width * patches.channels;

@@ -43,7 +43,7 @@ def can_join(dtype: torch.dtype) -> bool:
 
 
 def attend_gradients(qkv: Tensor, y: Tensor, peaks: Tensor, outer: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """The gradient to `qkv`, (B, T, 3 * D), and so to its bias, from that to the outcome `y` of `native_tokens.attend`, (B, T, D)."""
+    """The gradient to `qkv`, (B, T, 3 * D), and so to its bias, from that to the outcome `y` of `tokens.attend`, (B, T, D)."""
     to_qkv = torch.empty_like(qkv)
     call = function(LIBRARY, "attend_gradients", qkv.dtype)
     sizes = (ctypes.c_int64 * 4)(*outer.shape, peaks.shape[1])

@@ -22,6 +22,11 @@ def foveate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
         yield command
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 COLOURS = {"red": (230, 40, 40), "blue": (40, 40, 230)}
 CATEGORIES = [{"id": 3, "name": "red"}, {"id": 7, "name": "blue"}]
 

@@ -24,6 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_commands_run_in_their_order(folder: Path) -> None:
     commands = [line.split() for line in COMMANDS if line.startswith("foveate ")]
     assert {command[1] for command in commands} >= {"doctor", "train", "evaluate", "predict", "models"}

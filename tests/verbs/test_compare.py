@@ -24,6 +24,7 @@ val_fraction: 0.3
 """
 
 
+@pytest.mark.long
 def test_two_models_are_compared_and_the_same_command_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "quick.yaml").write_text(RECIPE)
     out = tmp_path / "out"

@@ -50,12 +50,12 @@ class JoinedBlock(Packed, BionicFocalVisionBlock):
         mixing, filtering = self.kept(parameters)
         dtype = compute_dtype(self.ffn.fc1.weight)
         rows, columns = self.ffn.fc1.weight.to(dtype), self.ffn.fc2.weight.to(dtype)
-        pictures = max(1, HIDDEN_NUMBERS // (x.shape[1] * x.shape[2] * len(rows)))
         with torch.autocast("cpu", enabled=False):
             y, normal = mix(x.to(dtype).contiguous(), mixing)
             if native_feed_forward.fits(rows, columns):
                 native_feed_forward.feed_forward(normal, y, readable(rows), readable(columns), filtering)
                 return y
+            pictures = max(1, HIDDEN_NUMBERS // (x.shape[1] * x.shape[2] * len(rows)))
             for entering, leaving in zip(normal.split(pictures), y.split(pictures), strict=True):
                 hidden = F.linear(entering, rows)
                 filter_groups(hidden, filtering)

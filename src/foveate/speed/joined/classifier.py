@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from foveate.layers.recomputing import is_untouched
 from foveate.models.t2t_vit import T2TViT
-from foveate.speed.joined.joinable import is_recorded, is_watched
+from foveate.speed.joined.joinable import Joined, is_recorded, is_watched
 from foveate.speed.joined.token_blocks import JoinedTokenBlock
 
 
-class JoinedT2TViT(T2TViT):
+class JoinedT2TViT(Joined, T2TViT):
     """The model, whose logits come from the class token: the last block computes keys and values of all tokens, and the rest for it alone.
 
     A model becomes one by `join`. Where the logits come from other tokens, or somebody has hooked what comes after the other blocks, all
@@ -23,11 +23,6 @@ class JoinedT2TViT(T2TViT):
     def fits(module: nn.Module) -> bool:
         """Whether `module` is a T2T-ViT whose last block is joined."""
         return type(module) is T2TViT and len(module.blocks) > 0 and isinstance(module.blocks[-1], JoinedTokenBlock)
-
-    @classmethod
-    def join(cls, module: Any) -> None:
-        """Makes a model that fits one of these; names of modules and parameters stay."""
-        module.__class__ = cls
 
     def forward(self, x: Tensor) -> Tensor:
         if not self._reads_one_token():

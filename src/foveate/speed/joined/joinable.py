@@ -157,10 +157,8 @@ def way_back(gradients: Callable[[Any, Tensor], Any]) -> Callable[..., Any]:
     return backward
 
 
-class InTraining:
-    """A module that native code has taken the place of, by `join`, while it trains; its class before is `LAYERS`."""
-
-    LAYERS: type[nn.Module]
+class Joined:
+    """A module that native code has taken the place of, by `join`."""
 
     @classmethod
     def join(cls, module: Any) -> None:
@@ -168,8 +166,14 @@ class InTraining:
         module.__class__ = cls
 
 
-class Packed:
-    """A module that native code has taken the place of, by `join`, and its weights as that code reads them."""
+class InTraining(Joined):
+    """One that trains; its class before is `LAYERS`."""
+
+    LAYERS: type[nn.Module]
+
+
+class Packed(Joined):
+    """One with its weights as native code reads them."""
 
     packed: tuple[object, Any] | None
 
@@ -181,7 +185,7 @@ class Packed:
         free memory in which the next large ones have to find their place (T2T-ViT-14, batch 16: a peak of 360 to 580 MiB instead of 280
         to 310).
         """
-        module.__class__ = cls
+        super().join(module)
         module.packed = None
         module.kept(list(module.parameters()))
 

@@ -7,32 +7,34 @@
 
 namespace {
 
-constexpr int ROWS = 192;                     // about, that go through the products together: pictures of small maps are taken together
+constexpr int ROWS = 192;                      // about, that go through the products together: pictures of small maps are taken together
 constexpr int CHUNK = 200;                     // rows whose products are added up at a time to a weight's gradient
 constexpr std::size_t SMALL_WEIGHT = 1 << 17;  // numbers; of larger weights' gradients there is one for each thread
 
-// Sizes: B, H, W, C, hidden channels, groups, untouched groups, as both directions are given them.
-struct Sizes {
-    int pictures, height, width, channels, hidden, groups, untouched;
+// What both directions are given. Sizes: B, H, W, C, hidden channels, groups, untouched groups; the filters' weights as `groups_of` reads
+// them; dropout of the hidden map, then of the end of the branch, four words each, and their scales; a factor for each picture.
+struct FeedForward {
+    int pictures, channels, hidden;
     std::size_t pixels, weight;
+    Groups groups;
+    Kept kept;
+    std::size_t start;  // of the hidden map's numbers, for `kept`
+    Residual residual;
 
-    explicit Sizes(const std::int64_t* sizes)
-        : pictures(sizes[0]), height(sizes[1]), width(sizes[2]), channels(sizes[3]), hidden(sizes[4]), groups(sizes[5]),
-          untouched(sizes[6]), pixels(static_cast<std::size_t>(height) * width), weight(static_cast<std::size_t>(hidden) * channels) {}
-
-    Groups groups_with(const float* const* weights, Scratch& scratch) const {
-        const std::int64_t of[] = {pictures, height, width, hidden, groups, untouched};
-        return groups_of(of, weights, scratch);
+    FeedForward(const std::int64_t* sizes, const float* const* weights, const std::int64_t* dropped, const float* scales,
+                const float* factors, Scratch& scratch)
+        : pictures(sizes[0]), channels(sizes[3]), hidden(sizes[4]), pixels(static_cast<std::size_t>(sizes[1]) * sizes[2]),
+          weight(static_cast<std::size_t>(hidden) * channels), kept(kept_of(dropped, scales[0])), start(dropped[3]),
+          residual{channels, static_cast<std::int64_t>(pixels), kept_of(dropped + 4, scales[1]), static_cast<std::size_t>(dropped[7]),
+                   factors} {
+        const std::int64_t of[] = {sizes[0], sizes[1], sizes[2], sizes[4], sizes[5], sizes[6]};
+        groups = groups_of(of, weights, scratch);
     }
 
     // In how many parts the pictures go through the products: as many for every thread.
     int tasks(int threads) const {
         const int together = static_cast<int>((ROWS + pixels - 1) / pixels), least = (pictures + together - 1) / together;
         return std::min((least + threads - 1) / threads * threads, pictures);
-    }
-
-    Residual residual(const std::int64_t* dropped, float scale, const float* factors) const {
-        return {channels, static_cast<std::int64_t>(pixels), kept_of(dropped, scale), static_cast<std::size_t>(dropped[3]), factors};
     }
 };
 
@@ -52,16 +54,12 @@ void add_part(const float* part, std::size_t count, float* to, int threads) {
 }  // namespace
 
 // `y = r + factor kept (fc2(filters(fc1(normal))) + bias)`; what enters the filters is left in `entering`. `rows` (hidden, C) and
-// `columns` (C, hidden) are the weights of the products, `weights` the filters' as `groups_of` reads them; dropout of the hidden map, then
-// of the end, four words each.
+// `columns` (C, hidden) are the weights of the products, the rest as `FeedForward` takes it.
 extern "C" void feed_forward(const float* normal, const float* r, float* entering, float* y, const std::int64_t* sizes, const float* rows,
                              const float* columns, const float* const* weights, const float* bias, const std::int64_t* dropped,
                              const float* scales, const float* factors, int threads) {
     static thread_local Scratch scratch[3];
-    const Sizes of(sizes);
-    const Groups groups = of.groups_with(weights, scratch[0]);
-    const Residual residual = of.residual(dropped + 4, scales[1], factors);
-    const Kept kept = kept_of(dropped, scales[0]);
+    const FeedForward of(sizes, weights, dropped, scales, factors, scratch[0]);
     const Panels first{scratch[1].get(of.weight), of.channels, of.hidden}, second{scratch[2].get(of.weight), of.hidden, of.channels};
     share(first.count(), threads, [&](int panel) { first.pack_turned(panel, rows); });
     share(second.count(), threads, [&](int panel) { second.pack_turned(panel, columns); });
@@ -75,10 +73,10 @@ extern "C" void feed_forward(const float* normal, const float* r, float* enterin
         first.multiply_rows(normal + pixel * of.channels, pixels, entering + at, false);
         for (int picture = begin; picture < end; ++picture) {
             const std::size_t here = (picture - begin) * of.pixels * of.hidden;
-            filter_picture({groups, entering + at + here, leaving + here, kept, static_cast<std::size_t>(dropped[3]) + at + here});
+            filter_picture({of.groups, entering + at + here, leaving + here, of.kept, of.start + at + here});
         }
         second.multiply_rows(leaving, pixels, y + pixel * of.channels, false);
-        residual.add(r, y, bias, pixel, pixel + pixels);
+        of.residual.add(r, y, bias, pixel, pixel + pixels);
     });
 }
 
@@ -89,16 +87,13 @@ extern "C" void feed_back(const float* gradient, const float* normal, const floa
                           const float* scales, const float* factors, float* to_rows, float* to_columns, float* const* gradients,
                           float* to_bias, int threads) {
     static thread_local Scratch scratch[6];
-    const Sizes of(sizes);
-    const Groups groups = of.groups_with(weights, scratch[0]);
-    const Residual residual = of.residual(dropped + 4, scales[1], factors);
-    const Kept kept = kept_of(dropped, scales[0]);
+    const FeedForward of(sizes, weights, dropped, scales, factors, scratch[0]);
     const Panels first{scratch[1].get(of.weight), of.channels, of.hidden}, second{scratch[2].get(of.weight), of.hidden, of.channels};
     share(first.count(), threads, [&](int panel) { first.pack(panel, columns); });
     share(second.count(), threads, [&](int panel) { second.pack(panel, rows); });
     const int tasks = of.tasks(threads), stride = filled(of.channels);
     const int parts = std::min(tasks, of.weight > SMALL_WEIGHT ? threads : 4 * threads);
-    const std::size_t count = sums_of(groups);
+    const std::size_t count = sums_of(of.groups);
     float *sums = scratch[3].get(count * parts), *ends = scratch[4].get(static_cast<std::size_t>(stride) * parts);
     float* of_parts = scratch[5].get(2 * of.weight * (parts - 1));
     std::fill_n(sums, count * parts, 0.0f);
@@ -116,12 +111,12 @@ extern "C" void feed_back(const float* gradient, const float* normal, const floa
             const int begin = of.pictures * task / tasks, end = of.pictures * (task + 1) / tasks;
             const std::size_t pixel = begin * of.pixels, at = pixel * of.hidden;
             const int pixels = static_cast<int>((end - begin) * of.pixels);
-            residual.lead_back(gradient, outer, ends + part * stride, pixel, pixel + pixels);
+            of.residual.lead_back(gradient, outer, ends + part * stride, pixel, pixel + pixels);
             first.multiply_rows(outer, pixels, inner, false);
             for (int picture = begin; picture < end; ++picture) {
                 const std::size_t here = (picture - begin) * of.pixels * of.hidden, place = at + here;
-                const std::size_t start = static_cast<std::size_t>(dropped[3]) + place;
-                filter_picture_back({groups, entering + place, inner + here, leaving + here, kept, start, sums + part * count});
+                filter_picture_back(
+                    {of.groups, entering + place, inner + here, leaving + here, of.kept, of.start + place, sums + part * count});
             }
             second.multiply_rows(inner, pixels, to_normal + pixel * of.channels, false);
             const bool grows = task > tasks * part / parts;
@@ -135,6 +130,6 @@ extern "C" void feed_back(const float* gradient, const float* normal, const floa
     }
     collect(sums, parts, count);
     collect(ends, parts, stride);
-    add_group_sums(groups, sums, gradients);
+    add_group_sums(of.groups, sums, gradients);
     add_sums(ends, 1, of.channels, stride, to_bias);
 }

@@ -45,4 +45,13 @@ struct Gathered {
     }
 };
 
+// What the parts of every picture were gathered into, one after another in memory, becomes that of each picture, in its first part.
+inline void merge_parts(float* memory, int pictures, int parts, int features, int width) {
+    const std::size_t size = Gathered::size(features, width);
+    for (int picture = 0; picture < pictures; ++picture) {
+        float* first = memory + picture * parts * size;
+        for (int part = 1; part < parts; ++part) Gathered(first, features).merge(Gathered(first + part * size, features), features, width);
+    }
+}
+
 }  // namespace

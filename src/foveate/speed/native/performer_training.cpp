@@ -25,11 +25,7 @@ extern "C" void perform(const float* response, const float* scales, const float*
         Gathered into(memory + task * size, count);
         one(task / parts).gather(begin(task % parts), begin(task % parts + 1), into, v + task / parts * numbers);
     });
-    for (int task = 0; task < pictures * parts; ++task) {
-        if (task % parts == 0) continue;
-        Gathered whole(memory + task / parts * parts * size, count), part(memory + task * size, count);
-        whole.merge(part, count, width);
-    }
+    merge_parts(memory, pictures, parts, count, width);
     if (gathered)
         for (int picture = 0; picture < pictures; ++picture) std::copy_n(memory + picture * parts * size, size, gathered + picture * size);
     share(pictures * parts, threads, [&](int task) {

@@ -13,12 +13,6 @@ int blocks_of(int tokens, int times, int threads) {
     return std::clamp((2 * threads + times - 1) / times, least, groups);
 }
 
-// The first token of a part, a multiple of sixteen.
-int begin_of(int part, int parts, int tokens) {
-    const std::int64_t groups = filled(tokens) / LANES;
-    return static_cast<int>(groups * part / parts) * LANES;
-}
-
 }  // namespace
 
 // `linear(norm(x))` of every token, turned, (B, N, T filled up). Sizes are B, T, D, N; weight (N, D), bias (N,) or null.
@@ -57,6 +51,7 @@ extern "C" void attend_turned(const float* asked, float* y, const std::int64_t* 
 extern "C" void finish(const float* x, const float* attended, float* y, const std::int64_t* sizes, const float* const* weights,
                        const float* const* biases, float eps, int threads) {
     const int rows = sizes[0], channels = sizes[1], hidden = sizes[2], parts = blocks_of(rows, 1, threads);
+    const SecondHalf half{weights[0], biases[0], weights[1], biases[1], weights[2], biases[2], channels, hidden, eps};
     share(parts, threads, [&](int part) {
         static thread_local Scratch scratch[3];
         const std::size_t size = static_cast<std::size_t>(channels) * BLOCK;
@@ -66,11 +61,7 @@ extern "C" void finish(const float* x, const float* attended, float* y, const st
         const std::size_t at = static_cast<std::size_t>(first) * channels;
         turn_in(x + at, channels, rows - first, channels, stream, columns);
         turn_in(attended + at, channels, rows - first, channels, block, columns);
-        multiply({weights[0], channels, 1}, channels, channels, block, columns, columns, stream, columns, {biases[0], true});
-        normalise_columns(stream, columns, channels, eps, block);
-        multiply({weights[1], channels, 1}, hidden, channels, block, columns, columns, inner, columns, {biases[1], false});
-        activate_block(inner, columns, hidden);
-        multiply({weights[2], hidden, 1}, channels, hidden, inner, columns, columns, stream, columns, {biases[2], true});
+        half.add_to(stream, block, inner, columns);
         turn_out(stream, columns, std::min(columns, rows - first), channels, y + at, channels);
     });
 }

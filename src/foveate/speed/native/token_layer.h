@@ -58,21 +58,16 @@ struct Patches {
     }
 };
 
-// Weights (rows, columns) as PyTorch's linear layers hold them, norms folded into what follows: keys, queries and values (3 E, D);
-// features (M, E).
-struct LayerWeights {
-    const float *kqv, *kqv_bias, *features, *proj, *proj_bias, *fc1, *fc1_bias, *fc2, *fc2_bias;
-};
-
 struct TokenLayer {
     Patches patches;
-    LayerWeights of;
-    int width, count, hidden;  // E, M, and channels inside the MLP
-    float eps, later_eps;
+    const float *kqv, *kqv_bias, *features;  // keys, queries and values (3 E, D), the norm of the patches folded in; (M, E)
+    SecondHalf half;
+    int width, count;  // E, M
+    float eps;
 
     // Exponents `w x - |x|^2 / 2` of the features, (M, columns), of the x in a block (E, columns).
     void exponents(const float* x, int columns, float* to) const {
-        multiply({of.features, width, 1}, count, width, x, columns, columns, to, columns, {nullptr, false});
+        multiply({features, width, 1}, count, width, x, columns, columns, to, columns, {nullptr, false});
         for (int t = 0; t < columns; t += LANES) {
             Lanes squares[2] = {};
             for (int c = 0; c < width; ++c) squares[c % 2] += load(x + c * columns + t) * load(x + c * columns + t);
@@ -93,9 +88,9 @@ struct TokenLayer {
             float* later = kept + static_cast<std::size_t>(begin) * 2 * width;
             patches.turn_in(begin, tokens, block, columns);
             normalise_columns(block, columns, numbers, eps, block);
-            const Left kqv = {of.kqv, numbers, 1};
-            multiply(kqv, width, numbers, block, columns, columns, keys, columns, {of.kqv_bias, false});
-            multiply(kqv.below(width), 2 * width, numbers, block, columns, columns, later, columns, {of.kqv_bias + width, false});
+            const Left weights = {kqv, numbers, 1};
+            multiply(weights, width, numbers, block, columns, columns, keys, columns, {kqv_bias, false});
+            multiply(weights.below(width), 2 * width, numbers, block, columns, columns, later, columns, {kqv_bias + width, false});
             exponents(keys, columns, phi);
             for (int f = 0; f < count; ++f) exponentiate(f, phi + f * columns, tokens, into);
             turn_out(later + width * columns, columns, tokens, width, values, width);
@@ -124,7 +119,7 @@ struct TokenLayer {
     void read_out(int first, int last, const Gathered& from, const float* kept, float* y) const {
         static thread_local Scratch scratch[5];
         float *phi = scratch[0].get(count * BLOCK), *shares = scratch[1].get(BLOCK), *block = scratch[2].get(width * BLOCK);
-        float *stream = scratch[3].get(width * BLOCK), *inner = scratch[4].get(hidden * BLOCK);
+        float *stream = scratch[3].get(width * BLOCK), *inner = scratch[4].get(half.hidden * BLOCK);
         for (int begin = first; begin < last; begin += BLOCK) {
             const int tokens = std::min(BLOCK, last - begin), columns = filled(tokens);
             const float* queries = kept + static_cast<std::size_t>(begin) * 2 * width;
@@ -133,8 +128,7 @@ struct TokenLayer {
             multiply({from.products, 1, width}, width, count, phi, columns, columns, block, columns, {nullptr, false});
             scale_columns(block, columns, width, shares);
             std::copy_n(queries + width * columns, width * columns, stream);
-            multiply({of.proj, width, 1}, width, width, block, columns, columns, stream, columns, {of.proj_bias, true});
-            mlp(stream, columns, block, inner);
+            half.add_to(stream, block, inner, columns);
             turn_out(stream, columns, tokens, width, y + static_cast<std::size_t>(begin) * width, width);
         }
     }
@@ -156,14 +150,6 @@ struct TokenLayer {
             for (int i = 0; i < LANES; ++i) total[i] += DENOMINATOR_EPS * count * std::exp(std::min(-most[i], LARGEST_EXPONENT));
             store(shares + t, 1.0f / total);
         }
-    }
-
-    // `stream += fc2(GELU(fc1(norm(stream))))`.
-    void mlp(float* stream, int columns, float* block, float* inner) const {
-        normalise_columns(stream, columns, width, later_eps, block);
-        multiply({of.fc1, width, 1}, hidden, width, block, columns, columns, inner, columns, {of.fc1_bias, false});
-        activate_block(inner, columns, hidden);
-        multiply({of.fc2, hidden, 1}, width, hidden, inner, columns, columns, stream, columns, {of.fc2_bias, true});
     }
 };
 

@@ -15,7 +15,7 @@ extern "C" void attend(const Number* qkv, Number* y, const std::int64_t* sizes, 
         const auto bias_of = [=](int kind) { return bias + (kind * heads + head) * own; };
         const Head one{q, q + channels, q + 2 * channels, bias_of(0), bias_of(1), bias_of(2), y + token * channels + head * width,
                        tokens, width, 3 * channels, channels, scale, peaks ? peaks + task / parts * tokens : nullptr};
-        one(groups * part / parts * LANES, std::min(groups * (part + 1) / parts * LANES, tokens));
+        one(begin_of(part, parts, tokens), std::min(begin_of(part + 1, parts, tokens), tokens));
     });
 }
 

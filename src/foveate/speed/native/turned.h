@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr int BLOCK = 64;  // tokens at most: as wide as a tile of a product
+constexpr int BLOCK = 64;  // tokens at most: as wide as a tile of a product with AVX-512
 
 // Sixteen of the 32 numbers of two rows.
 template <int... PLACES>
@@ -93,6 +93,29 @@ inline void normalise_columns(const float* block, int columns, int channels, flo
         for (int i = 0; i < LANES; ++i) scale[i] = 1.0f / std::sqrt(scale[i]);
         for (int c = 0; c < channels; ++c) store(to + c * columns + t, (load(block + c * columns + t) - mean) * scale);
     }
+}
+
+// What stands behind the attention of a transformer block or token layer: `s += proj(attended)`, then `s += fc2(GELU(fc1(norm(s))))`.
+// Weights are (rows, columns) as PyTorch's linear layers hold them.
+struct SecondHalf {
+    const float *proj, *proj_bias, *fc1, *fc1_bias, *fc2, *fc2_bias;
+    int width, hidden;
+    float eps;
+
+    // A block of s, (width, columns), from one of what the attention gave, which is overwritten; `inner` has room for (hidden, columns).
+    void add_to(float* s, float* attended, float* inner, int columns) const {
+        multiply({proj, width, 1}, width, width, attended, columns, columns, s, columns, {proj_bias, true});
+        normalise_columns(s, columns, width, eps, attended);
+        multiply({fc1, width, 1}, hidden, width, attended, columns, columns, inner, columns, {fc1_bias, false});
+        activate_block(inner, columns, hidden);
+        multiply({fc2, hidden, 1}, width, hidden, inner, columns, columns, s, columns, {fc2_bias, true});
+    }
+};
+
+// The first token of a part: parts are whole groups of sixteen, but for the last, whose end lies behind the tokens.
+inline int begin_of(int part, int parts, int tokens) {
+    const std::int64_t groups = filled(tokens) / LANES;
+    return static_cast<int>(groups * part / parts) * LANES;
 }
 
 }  // namespace

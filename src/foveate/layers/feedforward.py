@@ -1,6 +1,7 @@
 """Multi-path feed-forward (MPFFN) of FViT, after Res2Net (arXiv 1904.01169)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch.autograd.function import once_differentiable
 from foveate.layers.depthwise import depthwise, depthwise_backward
 from foveate.layers.dropout import Dropout
 from foveate.layers.in_place import added, gelu, plus_product
-from foveate.layers.recomputing import compute_dtype, is_plain, norm_backward, norm_forward, recomputes
+from foveate.layers.one_call import convolved, plus_pointwise, takes
+from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched, norm_backward, norm_forward, recomputes
 
 FEW_PIXELS = 2000
 """Below the 3,136 of sixteen 14 x 14 maps, where both forms take as long on two cores; single pictures gain (docs/performance.md)."""
@@ -57,33 +59,73 @@ class MultiPathFeedForward(nn.Module):
             return self.drop(self._filtered_in_training(x_bhwc, norm))
         return self.drop(self._filtered(norm(x_bhwc)))
 
+    def adds_to(self, x_bhwc: Tensor) -> bool:
+        """Whether `added_to` can be called instead of this module: in evaluation on processors, where nobody watches."""
+        if self.training or not is_untouched(self, MultiPathFeedForward) or not self._is_by_paths():
+            return False
+        return self._is_in_one_call(x_bhwc) and x_bhwc.dtype == compute_dtype(self.fc1.weight)
+
+    def added_to(self, x_bhwc: Tensor, norm: nn.Module) -> Tensor:
+        """`x + self(x, norm)` in the memory of x: the second linear's products are added to the map itself."""
+        return self._by_paths(norm(x_bhwc), x_bhwc)
+
     def _filtered(self, x_bhwc: Tensor) -> Tensor:
         """The equation up to the last dropout, path by path where the linear layers need not be called whole."""
-        if not is_plain(self.fc1) or not is_plain(self.fc2):
-            groups = self.drop(self.fc1(x_bhwc)).chunk(self.num_paths, dim=-1)
-            return self.fc2(torch.cat(list(self._through_paths(groups)), dim=-1))
-        rows = zip(self.fc1.weight.chunk(self.num_paths), self.fc1.bias.chunk(self.num_paths), strict=True)
+        if self._is_by_paths():
+            return self._by_paths(x_bhwc)
+        entering = partial(self._entering_whole, self.drop(self.fc1(x_bhwc)))
+        whole: Tensor = self.fc2(torch.cat(list(self._through_paths(entering)), dim=-1))
+        return whole
+
+    def _by_paths(self, x_bhwc: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Each path with its own rows and columns of the linear layers; `onto`: a map whose memory takes the sum with it."""
         columns = self.fc2.weight.chunk(self.num_paths, dim=1)
         total = None
-        for hidden, column in zip(self._through_paths(self.drop(_pointwise(x_bhwc, *row)) for row in rows), columns, strict=True):
-            if total is None:
-                total = _pointwise(hidden, column, self.fc2.bias).flatten(0, 2)
-            else:
+        for hidden, column in zip(self._through_paths(partial(self._entering, x_bhwc)), columns, strict=True):
+            if total is not None:
                 total = plus_product(total, hidden.flatten(0, 2), column)
+            elif onto is not None:
+                total = plus_pointwise(onto, hidden, column, self.fc2.bias).flatten(0, 2)
+            else:
+                total = _pointwise(hidden, column, self.fc2.bias).flatten(0, 2)
         assert total is not None
         return total.view_as(x_bhwc)
 
-    def _through_paths(self, groups: Iterable[Tensor]) -> Iterator[Tensor]:
-        """What leaves each path, from the groups of hidden channels, (B, H, W, hidden / paths) each; one at a time."""
+    def _entering_whole(self, hidden_bhwc: Tensor, index: int, previous: Tensor | None) -> Tensor:
+        """What enters a path: its group of the hidden map, and what left the path before."""
+        group = hidden_bhwc.chunk(self.num_paths, dim=-1)[index]
+        return group if previous is None else added(group, previous)
+
+    def _entering(self, x_bhwc: Tensor, index: int, previous: Tensor | None) -> Tensor:
+        """The same by its rows of the first linear alone; may take the memory of what left the path before."""
+        weight, bias = (tensor.chunk(self.num_paths)[index] for tensor in (self.fc1.weight, self.fc1.bias))
+        if previous is not None and self._is_in_one_call(x_bhwc):
+            return plus_pointwise(previous, x_bhwc, weight, bias)
+        hidden = self.drop(_pointwise(x_bhwc, weight, bias))
+        return hidden if previous is None else added(hidden, previous)
+
+    def _through_paths(self, entering: Callable[[int, Tensor | None], Tensor]) -> Iterator[Tensor]:
+        """What leaves each path, (B, H, W, hidden / paths), one at a time.
+
+        `entering` makes what enters of the path's index and of what left the path before, None where nothing did.
+        """
         untouched = self.num_paths - len(self.paths)
         previous = None
-        for index, hidden in enumerate(groups):
-            leaving = hidden
+        for index in range(self.num_paths):
+            leaving = entering(index, previous)
             if index >= untouched:
-                entering = hidden if previous is None else added(hidden, previous)
-                response = self.paths[index - untouched](entering.permute(0, 3, 1, 2))
-                leaving = previous = gelu(response.permute(0, 2, 3, 1))
+                path: Any = self.paths[index - untouched]
+                leaving = previous = convolved(path, leaving.permute(0, 3, 1, 2), "gelu").permute(0, 2, 3, 1)
             yield leaving
+
+    def _is_by_paths(self) -> bool:
+        """Whether the linear layers need not be called whole."""
+        return is_plain(self.fc1) and is_plain(self.fc2)
+
+    def _is_in_one_call(self, x_bhwc: Tensor) -> bool:
+        """Whether a linear layer and a sum behind it are one call: no dropout between them, pixels enough for a convolution."""
+        drops = self.drop.levels > 0 or not is_untouched(self.drop, Dropout)
+        return not drops and _is_convolution(x_bhwc) and takes(x_bhwc, self.fc1.weight)
 
     def _filtered_in_training(self, x_bhwc: Tensor, norm: nn.Module) -> Tensor:
         """`_filtered` of the layer norm, with gradients of its own, in autocast's number format where that is on."""
@@ -104,9 +146,14 @@ def _pointwise(x_bhwc: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     A convolution first brings its weights into another order, which does not pay for a few pixels.
     """
-    if torch.is_grad_enabled() or (not torch.compiler.is_compiling() and x_bhwc.shape[:-1].numel() < FEW_PIXELS):
+    if not _is_convolution(x_bhwc):
         return F.linear(x_bhwc, weight, bias)
     return F.conv2d(x_bhwc.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
+
+
+def _is_convolution(x_bhwc: Tensor) -> bool:
+    """Whether `_pointwise` is one."""
+    return not torch.is_grad_enabled() and (torch.compiler.is_compiling() or x_bhwc.shape[:-1].numel() >= FEW_PIXELS)
 
 
 class _FilteredPaths(torch.autograd.Function):

@@ -12,11 +12,11 @@ from torch.autograd.function import once_differentiable
 
 from foveate.layers.choices import check_choice
 from foveate.layers.depthwise import depthwise, depthwise_backward
-from foveate.layers.in_place import gelu
+from foveate.layers.in_place import Activation
+from foveate.layers.one_call import filtered
 from foveate.layers.recomputing import compute_dtype, norm_backward, norm_forward, recomputes
 
 GaborStart = Literal["spread", "random"]
-Activation = Literal["relu", "gelu", "none"]
 
 SHARPNESS_TIMES_WAVELENGTH = 1 / (math.sqrt(2) * 0.56)
 """In V1 the bandwidth sigma is near 0.56 wavelengths, and sharpness = 1 / (sqrt(2) sigma)."""
@@ -214,16 +214,9 @@ def norm_filter(x_bhwc: Tensor, norm: nn.Module, weight: Tensor, bias: Tensor, a
     if activation == "relu" and recomputes(norm):
         dtype = compute_dtype(weight)
         with torch.autocast(x_bhwc.device.type, enabled=False):
-            filtered: Tensor = _NormFilterReLU.apply(x_bhwc, norm.weight, norm.bias, norm.eps, weight.to(dtype), bias.to(dtype))
-        return filtered
-    return activated(depthwise(norm(x_bhwc), weight, bias), activation)
-
-
-def activated(response: Tensor, activation: Activation) -> Tensor:
-    """The activation of a filter's response, which nobody else reads."""
-    if activation == "relu":
-        return response.relu_()
-    return gelu(response) if activation == "gelu" else response
+            y: Tensor = _NormFilterReLU.apply(x_bhwc, norm.weight, norm.bias, norm.eps, weight.to(dtype), bias.to(dtype))
+        return y
+    return filtered(norm(x_bhwc), weight, bias, activation)
 
 
 class _NormFilterReLU(torch.autograd.Function):

@@ -5,9 +5,13 @@ belong to the caller: the output of a convolution or a linear layer that nobody 
 output has to copy it.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Activation = Literal["relu", "gelu", "none"]
 
 
 def added(x: Tensor, y: Tensor) -> Tensor:
@@ -18,6 +22,13 @@ def added(x: Tensor, y: Tensor) -> Tensor:
 def gelu(x: Tensor) -> Tensor:
     """GELU with the error function, in the memory of x where no gradients are recorded."""
     return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
+def activated(response: Tensor, activation: Activation) -> Tensor:
+    """The activation of a convolution's response, which nobody else reads."""
+    if activation == "relu":
+        return response.relu_()
+    return gelu(response) if activation == "gelu" else response
 
 
 def batch_norm(norm: nn.BatchNorm2d, x_bchw: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveate.layers.choices import check_choice
-from foveate.layers.gabor import Activation, activated
+from foveate.layers.in_place import Activation
+from foveate.layers.one_call import convolved
 from foveate.layers.recomputing import norm_linear
 
 MixerName = Literal["gabor", "attention", "pooling", "convolution", "identity"]
@@ -52,7 +53,7 @@ class DepthwiseConvolution(nn.Module):
         self.activation = activation
 
     def forward(self, x_bhwc: Tensor, norm: nn.Module) -> Tensor:
-        return activated(self.conv(norm(x_bhwc).permute(0, 3, 1, 2)).permute(0, 2, 3, 1), self.activation)
+        return convolved(self.conv, norm(x_bhwc).permute(0, 3, 1, 2), self.activation).permute(0, 2, 3, 1)
 
 
 class Unmixed(nn.Module):

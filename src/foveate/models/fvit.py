@@ -25,13 +25,14 @@ from torch.utils.checkpoint import checkpoint
 
 from foveate.layers.choices import check_choice
 from foveate.layers.feedforward import MultiPathFeedForward
-from foveate.layers.gabor import Activation, GaborStart, LearnableGaborFilter, released_order
-from foveate.layers.in_place import added, batch_norm, gelu
+from foveate.layers.gabor import GaborStart, LearnableGaborFilter, released_order
+from foveate.layers.in_place import Activation, added, batch_norm
 from foveate.layers.mixers import MixerName, make_mixer
 from foveate.layers.mlp import Mlp
+from foveate.layers.one_call import convolved
 from foveate.layers.padding import pad_end
 from foveate.layers.position import ConvPositionEmbedding
-from foveate.layers.recomputing import is_plain
+from foveate.layers.recomputing import is_plain, is_untouched
 from foveate.layers.token_stage import map_to_tokens
 
 TokenOrder = Literal["raster", "released"]
@@ -67,9 +68,9 @@ class Stem(nn.Module):
         self.norm3 = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = batch_norm(self.norm1, gelu(self.conv1(x)))
-        x = batch_norm(self.norm2, gelu(self.conv2(x)))
-        return batch_norm(self.norm3, gelu(self.conv3(x)))
+        x = batch_norm(self.norm1, convolved(self.conv1, x, "gelu"))
+        x = batch_norm(self.norm2, convolved(self.conv2, x, "gelu"))
+        return batch_norm(self.norm3, convolved(self.conv3, x, "gelu"))
 
 
 class PatchEmbedding(nn.Module):
@@ -113,6 +114,8 @@ class BionicFocalVisionBlock(nn.Module):
         if self.token_order == "released":
             response = released_order(response)
         x = added(x, self.drop_path1(response))
+        if isinstance(self.ffn, MultiPathFeedForward) and is_untouched(self.drop_path2, DropPath) and self.ffn.adds_to(x):
+            return self.ffn.added_to(x, self.norm2)
         return added(x, self.drop_path2(self.ffn(x, self.norm2)))
 
 

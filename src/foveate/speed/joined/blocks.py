@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import BakedGaborFilter
 from foveate.layers.recomputing import compute_dtype
+from foveate.layers.watching import is_recorded
 from foveate.models.fvit import BionicFocalVisionBlock
-from foveate.speed.joined.joinable import Packed, are_chains, are_for_chains, is_for_chains, is_recorded, readable, records_gradients
+from foveate.speed.joined.joinable import Packed, are_chains, are_for_chains, is_for_chains, readable, records_gradients
 from foveate.speed.native import feed_forward as native_feed_forward
 from foveate.speed.native.chains import FilteringWeights, MixingWeights, can_join, filter_groups, mix
 from foveate.speed.native.library import LANES

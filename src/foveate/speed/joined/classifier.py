@@ -5,8 +5,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from foveate.layers.recomputing import is_untouched
+from foveate.layers.watching import is_recorded, is_watched
 from foveate.models.t2t_vit import T2TViT
-from foveate.speed.joined.joinable import Joined, is_recorded, is_watched
+from foveate.speed.joined.joinable import Joined
 from foveate.speed.joined.token_blocks import JoinedTokenBlock
 
 

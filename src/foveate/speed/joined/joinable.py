@@ -7,13 +7,13 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.modules.module import _has_any_global_hook
 
 from foveate.layers.dropout import Dropout
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.mlp import Mlp
 from foveate.layers.position import ConvPositionEmbedding
 from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
+from foveate.layers.watching import is_watched
 from foveate.models.t2t_vit import Attention
 from foveate.speed.native.library import FORMATS
 
@@ -101,11 +101,6 @@ def _tokens_agree(block: Any) -> bool:
     return products and biases and width % block.attn.num_heads == 0
 
 
-def is_recorded() -> bool:
-    """Whether somebody compiles, exports or traces what a module does, and so wants to see its layers."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-
-
 def are_for_chains(parameters: Iterable[nn.Parameter]) -> bool:
     """Whether weights are on the processor, in number formats that native code knows."""
     return all(parameter.device.type == "cpu" and parameter.dtype in FORMATS for parameter in parameters)
@@ -134,13 +129,6 @@ def is_for_chains(x: Tensor, parameters: list[nn.Parameter]) -> bool:
     if x.dtype not in FORMATS or (not torch.is_autocast_enabled("cpu") and x.dtype != weight.dtype):
         return False
     return compute_dtype(weight) in FORMATS and not is_watched()
-
-
-def is_watched() -> bool:
-    """Whether somebody wants to see every layer or operation: hooks on all modules, derivatives, transforms."""
-    if _has_any_global_hook() or torch.autograd.forward_ad._current_level >= 0:
-        return True
-    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def way_back(gradients: Callable[[Any, Tensor], Any]) -> Callable[..., Any]:

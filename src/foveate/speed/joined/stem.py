@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
+from foveate.layers.watching import is_recorded
 from foveate.models.fvit import Stem
-from foveate.speed.joined.joinable import InTraining, are_for_chains, is_for_chains, is_in_one_mode, is_recorded, way_back
+from foveate.speed.joined.joinable import InTraining, are_for_chains, is_for_chains, is_in_one_mode, way_back
 from foveate.speed.native import stem as native
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from foveate.layers.mlp import Mlp
 from foveate.layers.recomputing import compute_dtype, is_untouched
+from foveate.layers.watching import is_recorded
 from foveate.models.t2t_vit import Attention, Block
 from foveate.speed.joined.blocks import filled_up
 from foveate.speed.joined.joinable import (
@@ -19,7 +20,6 @@ from foveate.speed.joined.joinable import (
     are_for_chains,
     are_token_layers,
     is_for_chains,
-    is_recorded,
     readable,
     records_gradients,
 )

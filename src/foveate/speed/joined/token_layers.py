@@ -9,7 +9,8 @@ from foveate.layers.dropout import Dropout
 from foveate.layers.recomputing import is_plain, is_untouched
 from foveate.layers.soft_split import soft_split_padding
 from foveate.layers.token_layers import TokenPerformer
-from foveate.speed.joined.joinable import Packed, are_float32, is_for_chains, is_plain_mlp, is_recorded, records_gradients
+from foveate.layers.watching import is_recorded
+from foveate.speed.joined.joinable import Packed, are_float32, is_for_chains, is_plain_mlp, records_gradients
 from foveate.speed.native import token_layer as native_token_layer
 from foveate.speed.native.library import LANES
 from foveate.speed.native.token_layer import Split, Weights, token_layer

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import LearnableGaborFilter
 from foveate.layers.recomputing import compute_dtype, is_plain
+from foveate.layers.watching import is_recorded
 from foveate.models.fvit import BionicFocalVisionBlock
 from foveate.speed.joined.blocks import HIDDEN_NUMBERS
 from foveate.speed.joined.joinable import (
@@ -18,7 +19,6 @@ from foveate.speed.joined.joinable import (
     are_for_chains,
     is_for_chains,
     is_in_one_mode,
-    is_recorded,
     readable,
     records_gradients,
     way_back,

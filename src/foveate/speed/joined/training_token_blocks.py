@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from foveate.layers.mlp import Mlp
 from foveate.layers.recomputing import compute_dtype
+from foveate.layers.watching import is_recorded
 from foveate.models.t2t_vit import Attention, Block
 from foveate.speed.joined.blocks import filled_up
 from foveate.speed.joined.halves import Half, before, filled, gradients, run, to_weight
@@ -20,7 +21,6 @@ from foveate.speed.joined.joinable import (
     has_weights,
     is_for_chains,
     is_in_one_mode,
-    is_recorded,
     records_gradients,
     way_back,
 )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from foveate.layers.soft_split import split_response
 from foveate.layers.token_layers import TokenPerformer
+from foveate.layers.watching import is_recorded
 from foveate.speed.joined.halves import Half, filled, gradients, run
 from foveate.speed.joined.joinable import (
     InTraining,
@@ -17,7 +18,6 @@ from foveate.speed.joined.joinable import (
     has_weights,
     is_for_chains,
     is_in_one_mode,
-    is_recorded,
     records_gradients,
     way_back,
 )

@@ -5,6 +5,7 @@ A test holds the pages equal to what this would write. Published numbers never s
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,13 @@ def step_table(record: dict[str, Any]) -> str:
 def speed_table(record: dict[str, Any]) -> str:
     """What `foveate bench` measured, by `speed.py`; against the peers that the rows hold, or the first row where they hold none."""
     sizes = len({row["size"] for row in record["rows"]}) > 1
-    speed = {row["model"]: row["images_per_second"] for row in record["rows"] if row["form"] == "eager"}
+    speed = {row["model"]: row["of_rounds"] for row in record["rows"] if row["form"] == "eager" and not sizes}
     peers = [name for name in ("regnety_016", "poolformer_s12", "resnet18", "deit_small_patch16_224") if name in speed]
     against = [] if sizes else peers or list(speed)[:1]
     rows = [["model", "form", *(["px", "ms"] if sizes else ["pictures/s"]), "spread", *(f"x {name}" for name in against)]]
     rows[0] += ["peak MiB", "GMACs", "of matrix product"]
     for row in record["rows"]:
-        ratios = [f"{row['images_per_second'] / speed[name]:.2f}" for name in against]
+        ratios = [f"{statistics.median(own / its for own, its in zip(row['of_rounds'], speed[name], strict=True)):.2f}" for name in against]
         median, *spread = row["images_per_second"], row["slowest_round"], row["fastest_round"]
         speeds = (median, *(reversed(spread) if sizes else spread))  # the smaller number first
         shown = [f"{1000 * row['batch'] / speed:,.0f}" if sizes else f"{speed:.1f}" for speed in speeds]

@@ -1,15 +1,19 @@
 """`foveate bench` on real, small cases: figures that fit together, for people and programs, and clear refusals."""
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from command_line import Command
 from foveate.errors import UserError
+from foveate.speed.ceilings import Ceilings
 from foveate.verbs import bench as module
-from foveate.verbs.bench import bench
+from foveate.verbs.bench import BenchResult, Row, bench
 
 
 def test_the_command_measures_models_and_writes_a_picture(tmp_path: Path, foveate: Command) -> None:
@@ -22,11 +26,30 @@ def test_the_command_measures_models_and_writes_a_picture(tmp_path: Path, foveat
     assert first["top1"] == 78.4 and second["top1"] is None
     for row in result["rows"]:
         assert row["slowest_round"] <= row["images_per_second"] <= row["fastest_round"]
+        assert sorted(row["of_rounds"]) == [row["slowest_round"], row["fastest_round"]]
         assert row["images_per_second"] == pytest.approx(2 / (row["milliseconds"] / 1000))
         share = row["macs"] * row["images_per_second"] / result["ceilings"]["macs_per_second"]
         assert row["matrix_share"] == pytest.approx(share)
     with Image.open(picture) as drawn:
         assert drawn.size[0] > 300
+
+
+def test_ratios_are_medians_of_those_of_the_rounds() -> None:
+    """A machine that is twice as fast in one round changes speeds, and no ratio."""
+
+    def row(model: str, *of_rounds: float) -> Row:
+        speeds = sorted(of_rounds)
+        fixed: dict[str, Any] = {"form": "eager", "mode": "infer", "batch": 1, "size": 32, "dtype": "float32", "peak_bytes": 1}
+        sizes = {"parameters": 1, "macs": 1, "matrix_share": 0.5, "milliseconds": 1.0}
+        return Row(
+            model, images_per_second=speeds[1], of_rounds=of_rounds, slowest_round=speeds[0], fastest_round=speeds[2], **fixed, **sizes
+        )
+
+    result = BenchResult((row("fast", 4.0, 10.0, 20.0), row("slow", 3.0, 7.5, 5.0)), Ceilings(1.0, 1.0), "cpu", 1, 3)
+    console = Console(width=200, file=io.StringIO())
+    console.print(result)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line.split()[6] for line in lines[1:3]] == ["1.00", "0.75"]
 
 
 def test_the_table_says_what_was_measured_and_how_and_what_could_not_be(foveate: Command) -> None:

@@ -35,7 +35,8 @@ class Row:
     Args:
         model, form, mode, batch, size, dtype: of the `Case`.
         images_per_second: median over the rounds of each round's median.
-        slowest_round, fastest_round: in pictures per second.
+        of_rounds: the rounds' medians, in pictures per second.
+        slowest_round, fastest_round: the smallest and the largest of these.
         milliseconds: of one pass over the whole batch, or one training step.
         peak_bytes: largest memory, see `Subject.peak_bytes`.
         parameters: frozen tables included.
@@ -52,6 +53,7 @@ class Row:
     size: int
     dtype: Dtype
     images_per_second: float
+    of_rounds: tuple[float, ...]
     slowest_round: float
     fastest_round: float
     milliseconds: float
@@ -80,7 +82,7 @@ class BenchResult:
         table.add_column("form", no_wrap=True)
         for heading in self._headings():
             table.add_column(heading, justify="right", no_wrap=True)
-        fastest = max(row.images_per_second for row in self.rows)
+        fastest = max(self.rows, key=lambda row: row.images_per_second)
         for row in self.rows:
             table.add_row(row.model, row.form, *self._cells(row, fastest))
         return Group(table, "", *self._notes())
@@ -89,13 +91,13 @@ class BenchResult:
         varying = tuple(name for name in ("size", "batch") if len({getattr(row, name) for row in self.rows}) > 1)
         return (*varying, "pictures/s", "spread", "of fastest", "ms", "peak MiB", "M", "GMACs", "of matrix")
 
-    def _cells(self, row: Row, fastest: float) -> list[str]:
+    def _cells(self, row: Row, fastest: Row) -> list[str]:
         varying = [str(getattr(row, name)) for name in ("size", "batch") if len({getattr(row, name) for row in self.rows}) > 1]
         return [
             *varying,
             f"{row.images_per_second:.1f}",
             f"{row.slowest_round:.1f} to {row.fastest_round:.1f}",
-            f"{row.images_per_second / fastest:.2f}",
+            f"{median(own / its for own, its in zip(row.of_rounds, fastest.of_rounds, strict=True)):.2f}",
             f"{row.milliseconds:.1f}",
             f"{row.peak_bytes / 2**20:,.0f}",
             f"{row.parameters / 1e6:.2f}",
@@ -108,7 +110,8 @@ class BenchResult:
         what = "forward passes" if first.mode == "infer" else "training steps (forward, cross-entropy, backward, AdamW)"
         done = {f"{row.model}, optimized: {'; '.join(row.steps)}": None for row in self.rows if row.steps}
         return [
-            f"{what} in {first.dtype} on {self.device}, {self.threads} threads; medians and spread of {self.rounds} rounds in turns.",
+            f"{what} in {first.dtype} on {self.device}, {self.threads} threads; medians and spread of {self.rounds} rounds in turns, "
+            "'of fastest': median of the rounds' ratios.",
             "peak MiB: beyond the process without a model. Every process keeps freed memory, as all verbs do.",
             f"ceilings measured beside: {2 * self.ceilings.macs_per_second / 1e9:.0f} GFLOP/s matrix product, "
             f"{self.ceilings.bytes_per_second / 1e9:.0f} GB/s copy. 'of matrix': share of the former that the GMACs make up.",
@@ -213,6 +216,7 @@ def _row(found: Measured, ceilings: Ceilings) -> Row:
         size=case.size,
         dtype=case.dtype,
         images_per_second=found.images_per_second,
+        of_rounds=tuple(case.batch / seconds for seconds in medians),
         slowest_round=case.batch / max(medians),
         fastest_round=case.batch / min(medians),
         milliseconds=1000 * seconds,

@@ -153,3 +153,17 @@ def test_a_feed_forward_that_is_watched_or_drops_is_called() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             assert not ffn.adds_to(x), "the map stays in its number format"
             assert ffn.adds_to(x.bfloat16())
+
+
+def test_maps_that_do_not_fit_are_refused_as_by_the_layers() -> None:
+    layer, kernel, x = nn.Conv2d(3, 4, 3), torch.randn(5, 1, 3, 3), torch.randn(2, 6, 6, 4)
+    with torch.no_grad():
+        with pytest.raises(RuntimeError, match="expected input"):
+            convolved(layer, torch.randn(1, 4, 8, 8), "gelu")
+        with pytest.raises(RuntimeError, match="expected"):
+            filtered(x, kernel, torch.randn(5), "relu")
+        with pytest.raises(RuntimeError, match="size of tensor"):
+            plus_pointwise(torch.randn(2, 6, 6, 3), x, torch.randn(5, 4), torch.randn(5))
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            plus_pointwise(x, x, torch.randn(4, 3), torch.randn(4))
+        torch.testing.assert_close(convolved(layer, torch.ones(3, 8, 8), "none"), layer(torch.ones(3, 8, 8)))

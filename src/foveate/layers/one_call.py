@@ -7,6 +7,7 @@ layers; elsewhere the convolution is called and then what follows it. Numbers ar
 from typing import TypeGuard
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveate.layers.depthwise import depthwise
@@ -19,7 +20,7 @@ FORMATS = torch.float32, torch.bfloat16
 
 def convolved(layer: nn.Module, x_bchw: Tensor, activation: Activation) -> Tensor:
     """`activation(layer(x))` of a convolution; one with hooks, or what stands in its place, is called."""
-    if not _is_plain(layer) or not takes(x_bchw, layer.weight):
+    if not _is_plain(layer) or not _fits(layer, x_bchw) or not takes(x_bchw, layer.weight):
         return activated(layer(x_bchw), activation)
     form = layer.padding, layer.stride, layer.dilation, layer.groups
     numbers = _in_one_format(x_bchw, layer.weight, layer.bias)
@@ -32,9 +33,14 @@ def _is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     return type(layer) is nn.Conv2d and is_plain(layer) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
+def _fits(layer: nn.Conv2d, x_bchw: Tensor) -> bool:
+    """Whether a map is one for this convolution, which itself would say what is wrong."""
+    return x_bchw.dim() == 4 and x_bchw.shape[1] == layer.weight.shape[1] * layer.groups
+
+
 def filtered(x_bhwc: Tensor, weight: Tensor, bias: Tensor, activation: Activation) -> Tensor:
     """`activation(depthwise(x))`, see `layers/depthwise.py`: (B, H, W, C) -> (B, H, W, C)."""
-    if not takes(x_bhwc, weight):
+    if x_bhwc.dim() != 4 or weight.shape[:2] != (x_bhwc.shape[-1], 1) or not takes(x_bhwc, weight):
         return activated(depthwise(x_bhwc, weight, bias), activation)
     numbers = _in_one_format(x_bhwc.permute(0, 3, 1, 2), weight, bias)
     form = [weight.shape[-1] // 2] * 2, [1, 1], [1, 1], len(weight)
@@ -47,10 +53,12 @@ def plus_pointwise(total_bhwc: Tensor, x_bhwc: Tensor, weight: Tensor, bias: Ten
 
     For maps that `takes` says yes to.
     """
-    numbers = x, *_ = _in_one_format(x_bhwc.permute(0, 3, 1, 2), weight[:, :, None, None], bias)
+    if total_bhwc.shape != (*x_bhwc.shape[:-1], len(weight)) or x_bhwc.shape[-1] != weight.shape[1]:
+        return total_bhwc + F.linear(x_bhwc, weight, bias)  # which says what is wrong
+    x, kernel, offset = _in_one_format(x_bhwc.permute(0, 3, 1, 2), weight[:, :, None, None], bias)
     form = [0, 0], [1, 1], [1, 1], 1
     total = total_bhwc.to(x.dtype).contiguous().permute(0, 3, 1, 2)
-    y: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(total, *numbers, *form, "add", 1.0, None, [], None)
+    y: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(total, x, kernel, offset, *form, "add", 1.0, None, [], None)
     return y.permute(0, 2, 3, 1)
 
 

@@ -167,3 +167,24 @@ def test_maps_that_do_not_fit_are_refused_as_by_the_layers() -> None:
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             plus_pointwise(x, x, torch.randn(4, 3), torch.randn(4))
         torch.testing.assert_close(convolved(layer, torch.ones(3, 8, 8), "none"), layer(torch.ones(3, 8, 8)))
+
+
+def test_a_map_that_later_paths_read_is_not_overwritten() -> None:
+    ffn, x = MultiPathFeedForward(8, 24).eval(), large_map(8)
+    with torch.no_grad():
+        expected = x + ffn(x, nn.Identity())
+        torch.testing.assert_close(ffn.added_to(x, nn.Identity()), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_stochastic_depth_drops_wherever_it_is_in_training() -> None:
+    ffn = MultiPathFeedForward(8, 24).eval()
+    block = BionicFocalVisionBlock(8, nn.Module(), ffn, 0.999).eval()
+    block.mixer.forward = lambda x, norm: 0.5 * norm(x)
+    x = large_map(8)
+    with torch.no_grad():
+        whole = block(x)
+        block.drop_path2.train()
+        torch.manual_seed(0)
+        dropped = block(x)
+        torch.testing.assert_close(dropped, block.position(x) + 0.5 * block.norm1(block.position(x)))
+    assert not torch.allclose(dropped, whole)

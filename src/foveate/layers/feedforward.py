@@ -67,7 +67,10 @@ class MultiPathFeedForward(nn.Module):
 
     def added_to(self, x_bhwc: Tensor, norm: nn.Module) -> Tensor:
         """`x + self(x, norm)` in the memory of x: the second linear's products are added to the map itself."""
-        return self._by_paths(norm(x_bhwc), x_bhwc)
+        normal = norm(x_bhwc)
+        if normal.data_ptr() == x_bhwc.data_ptr():  # something stands in the norm's place, and later paths will read the map again
+            return x_bhwc + self._by_paths(normal)
+        return self._by_paths(normal, x_bhwc)
 
     def _filtered(self, x_bhwc: Tensor) -> Tensor:
         """The equation up to the last dropout, path by path where the linear layers need not be called whole."""

@@ -114,7 +114,8 @@ class BionicFocalVisionBlock(nn.Module):
         if self.token_order == "released":
             response = released_order(response)
         x = added(x, self.drop_path1(response))
-        if isinstance(self.ffn, MultiPathFeedForward) and is_untouched(self.drop_path2, DropPath) and self.ffn.adds_to(x):
+        keeps_all = is_untouched(self.drop_path2, DropPath) and not self.drop_path2.training
+        if keeps_all and isinstance(self.ffn, MultiPathFeedForward) and self.ffn.adds_to(x):
             return self.ffn.added_to(x, self.norm2)
         return added(x, self.drop_path2(self.ffn(x, self.norm2)))
 

@@ -4,7 +4,7 @@ The map is then written once, instead of written, read and written again. The ca
 layers; elsewhere the convolution is called and then what follows it. Numbers are the same up to rounding.
 """
 
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -22,30 +22,15 @@ def convolved(layer: nn.Module, x_bchw: Tensor, activation: Activation) -> Tenso
     """`activation(layer(x))` of a convolution; one with hooks, or what stands in its place, is called."""
     if not _is_plain(layer) or not _fits(layer, x_bchw) or not takes(x_bchw, layer.weight):
         return activated(layer(x_bchw), activation)
-    form = layer.padding, layer.stride, layer.dilation, layer.groups
-    numbers = _in_one_format(x_bchw, layer.weight, layer.bias)
-    y: Tensor = torch.ops.mkldnn._convolution_pointwise(*numbers, *form, activation, [], "none")
-    return y
-
-
-def _is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Whether a layer is a convolution as it was made, with zeros around the map."""
-    return type(layer) is nn.Conv2d and is_plain(layer) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-
-
-def _fits(layer: nn.Conv2d, x_bchw: Tensor) -> bool:
-    """Whether a map is one for this convolution, which itself would say what is wrong."""
-    return x_bchw.dim() == 4 and x_bchw.shape[1] == layer.weight.shape[1] * layer.groups
+    return _in_one_call(x_bchw, layer.weight, layer.bias, (layer.padding, layer.stride, layer.dilation, layer.groups), activation)
 
 
 def filtered(x_bhwc: Tensor, weight: Tensor, bias: Tensor, activation: Activation) -> Tensor:
     """`activation(depthwise(x))`, see `layers/depthwise.py`: (B, H, W, C) -> (B, H, W, C)."""
     if x_bhwc.dim() != 4 or weight.shape[:2] != (x_bhwc.shape[-1], 1) or not takes(x_bhwc, weight):
         return activated(depthwise(x_bhwc, weight, bias), activation)
-    numbers = _in_one_format(x_bhwc.permute(0, 3, 1, 2), weight, bias)
-    form = [weight.shape[-1] // 2] * 2, [1, 1], [1, 1], len(weight)
-    y: Tensor = torch.ops.mkldnn._convolution_pointwise(*numbers, *form, activation, [], "none")
-    return y.permute(0, 2, 3, 1)
+    form = (weight.shape[-1] // 2,) * 2, (1, 1), (1, 1), len(weight)
+    return _in_one_call(x_bhwc.permute(0, 3, 1, 2), weight, bias, form, activation).permute(0, 2, 3, 1)
 
 
 def plus_pointwise(total_bhwc: Tensor, x_bhwc: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -72,6 +57,22 @@ def takes(x: Tensor, weight: Tensor) -> bool:
     if not torch.backends.mkldnn.is_available() or not torch._C._get_mkldnn_enabled():
         return False
     return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether a layer is a convolution as it was made, with zeros around the map."""
+    return type(layer) is nn.Conv2d and is_plain(layer) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+
+
+def _fits(layer: nn.Conv2d, x_bchw: Tensor) -> bool:
+    """Whether a map is one for this convolution, which itself would say what is wrong."""
+    return x_bchw.dim() == 4 and x_bchw.shape[1] == layer.weight.shape[1] * layer.groups
+
+
+def _in_one_call(x_bchw: Tensor, weight: Tensor, bias: Tensor | None, form: tuple[Any, ...], activation: Activation) -> Tensor:
+    """`form`: padding, stride, dilation and groups of the convolution."""
+    y: Tensor = torch.ops.mkldnn._convolution_pointwise(*_in_one_format(x_bchw, weight, bias), *form, activation, [], "none")
+    return y
 
 
 def _in_one_format(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

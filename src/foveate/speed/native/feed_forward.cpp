@@ -3,6 +3,12 @@
 #include "filtering.h"
 #include "panels.h"
 
+namespace {
+
+constexpr std::size_t FEW_ROWS = 1024;  // of all maps, up to which bringing the weights together beforehand costs more than it gains
+
+}
+
 // `y += fc2(filters(fc1(normal)))` for maps (B, H, W, C). Sizes are B, H, W, C, hidden channels, groups, untouched groups; `rows` (hidden,
 // C) and `columns` (C, hidden) are the weights of the products, the others as `Groups` has them.
 extern "C" void feed_forward(const float* normal, float* y, const std::int64_t* sizes, const float* rows, const float* columns,
@@ -11,6 +17,14 @@ extern "C" void feed_forward(const float* normal, float* y, const std::int64_t* 
     const int pictures = sizes[0], height = sizes[1], width = sizes[2], channels = sizes[3], hidden = sizes[4], groups = sizes[5];
     const Groups of{height, width, hidden, groups, static_cast<int>(sizes[6]), filled(hidden / groups), entering, taps, bias};
     const std::size_t pixels = static_cast<std::size_t>(height) * width, weight = static_cast<std::size_t>(hidden) * channels;
+    if (pictures * pixels <= FEW_ROWS) {
+        const std::int64_t all = pictures * pixels;
+        float* map = maps.get(all * hidden);
+        multiply_few(normal, all, rows, channels, hidden, map, false, threads);
+        filter(of, map, map, {}, 0, pictures, threads);
+        multiply_few(map, all, columns, hidden, channels, y, true, threads);
+        return;
+    }
     const Panels first{packed[0].get(weight), channels, hidden}, second{packed[1].get(weight), hidden, channels};
     share(first.count(), threads, [&](int panel) { first.pack_turned(panel, rows); });
     share(second.count(), threads, [&](int panel) { second.pack_turned(panel, columns); });

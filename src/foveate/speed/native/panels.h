@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "threads.h"
 #include "turned.h"
 
 namespace {
@@ -40,5 +41,23 @@ struct Panels {
                          width(panel), width(panel), y + row * columns + panel * PANEL, columns, {nullptr, grows});
     }
 };
+
+// `y = x w^T`, or `y += x w^T` where it grows, for so few rows that reading the weight is what takes time: x (rows, depth), w (columns,
+// depth), y (rows, columns). A panel of the weight is turned by whoever needs it at once; parts of the rows share one where there are
+// fewer panels than would keep all threads busy.
+inline void multiply_few(
+    const float* x, std::int64_t rows, const float* w, int depth, int columns, float* y, bool grows, int threads) {
+    const int panels = (columns + PANEL - 1) / PANEL;
+    const std::int64_t parts = std::min<std::int64_t>(rows, (4 * threads + panels - 1) / panels);
+    share(static_cast<int>(panels * parts), threads, [&](int task) {
+        static thread_local Scratch scratch;
+        const std::int64_t column = task / parts * PANEL, first = rows * (task % parts) / parts, last = rows * (task % parts + 1) / parts;
+        const int width = static_cast<int>(std::min<std::int64_t>(PANEL, columns - column));
+        float* panel = scratch.get(static_cast<std::size_t>(PANEL) * depth);
+        turn_in(w + column * depth, depth, width, depth, panel, width);
+        multiply({x + first * depth, depth, 1}, static_cast<int>(last - first), depth, panel, width, width, y + first * columns + column,
+                 columns, {nullptr, grows});
+    });
+}
 
 }  // namespace

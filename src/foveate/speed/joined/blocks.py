@@ -12,6 +12,7 @@ from foveate.layers.recomputing import compute_dtype
 from foveate.layers.watching import is_recorded
 from foveate.models.fvit import BionicFocalVisionBlock
 from foveate.speed.joined.joinable import Packed, are_chains, are_for_chains, is_for_chains, readable, records_gradients
+from foveate.speed.joined.parts import parts_of
 from foveate.speed.native import feed_forward as native_feed_forward
 from foveate.speed.native.chains import FilteringWeights, MixingWeights, can_join, filter_groups, mix
 from foveate.speed.native.library import LANES
@@ -45,10 +46,9 @@ class JoinedBlock(Packed, BionicFocalVisionBlock):
         return can_join(dtype) and (dtype != torch.float32 or native_feed_forward.can_join())
 
     def forward(self, x: Tensor) -> Tensor:
-        parameters = list(self.parameters())
-        if is_recorded() or not _is_joinable(self) or not self._takes(x, parameters):
+        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable, self) or not self._takes(x, parts.parameters):
             return super().forward(x)
-        mixing, filtering = self.kept(parameters)
+        mixing, filtering = self.kept(parts.parameters)
         dtype = compute_dtype(self.ffn.fc1.weight)
         rows, columns = self.ffn.fc1.weight.to(dtype), self.ffn.fc2.weight.to(dtype)
         with torch.autocast("cpu", enabled=False):

@@ -10,6 +10,7 @@ from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
 from foveate.layers.watching import is_recorded
 from foveate.models.fvit import Stem
 from foveate.speed.joined.joinable import InTraining, are_for_chains, is_for_chains, is_in_one_mode, way_back
+from foveate.speed.joined.parts import parts_of
 from foveate.speed.native import stem as native
 
 
@@ -31,7 +32,7 @@ class JoinedStem(InTraining, Stem):
         return type(module) is Stem and _is_joinable(module) and are_for_chains(module.parameters())
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_recorded() or not self.training or not _is_joinable(self) or not self._takes(x):
+        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable, self) or not self._takes(x, parts.parameters):
             return super().forward(x)
         dtype = compute_dtype(self.conv1.weight)
         x_bhwc = x.to(dtype).permute(0, 2, 3, 1)
@@ -45,9 +46,9 @@ class JoinedStem(InTraining, Stem):
     def _layers(self) -> tuple[tuple[Any, Any], ...]:
         return (self.conv1, self.norm1), (self.conv2, self.norm2), (self.conv3, self.norm3)
 
-    def _takes(self, x: Tensor) -> bool:
-        parameters, (rows, columns) = list(self.parameters()), self.conv1.stride
-        if x.dim() != 4 or x.shape[1] != self.conv1.weight.shape[1] or not is_for_chains(x, parameters):
+    def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
+        rows, columns = self.conv1.stride
+        if not self.training or x.dim() != 4 or x.shape[1] != self.conv1.weight.shape[1] or not is_for_chains(x, parameters):
             return False
         places = len(x) * -(-x.shape[2] // int(rows)) * -(-x.shape[3] // int(columns))
         return places > 1 and native.can_join(compute_dtype(self.conv1.weight))

@@ -23,6 +23,7 @@ from foveate.speed.joined.joinable import (
     readable,
     records_gradients,
 )
+from foveate.speed.joined.parts import parts_of
 from foveate.speed.native import token_block as native_token_block
 from foveate.speed.native import tokens as native_tokens
 
@@ -96,7 +97,7 @@ class JoinedTokenBlock(Packed, Block):
         return native_token_block.finish(x, attended, weights, biases, self.norm2.eps)
 
     def _around_products(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        biases: Biases = self.kept(list(self.parameters()))
+        biases: Biases = self.kept(parts_of(self).parameters)
         qkv, proj, fc1, fc2 = (layer.weight.to(dtype) for layer in (self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2))
         norms: list[Any] = [self.norm1, self.norm2]
         x = (x if x.dtype in (dtype, torch.float32) else x.float()).contiguous()
@@ -115,8 +116,10 @@ class JoinedTokenBlock(Packed, Block):
 
     def _is_ready(self, x: Tensor) -> bool:
         """Whether the native code can take these tokens now."""
-        parameters = list(self.parameters())
-        if is_recorded() or not _is_joinable(self) or records_gradients(x, parameters) or not is_for_chains(x, parameters):
+        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable, self):
+            return False
+        parameters = parts.parameters
+        if records_gradients(x, parameters) or not is_for_chains(x, parameters):
             return False
         dtype = compute_dtype(self.attn.proj.weight)
         if x.dim() != 3 or x.shape[-1] != len(self.attn.proj.weight) or (dtype == torch.float32 and not are_float32(parameters)):

@@ -11,6 +11,7 @@ from foveate.layers.soft_split import soft_split_padding
 from foveate.layers.token_layers import TokenPerformer
 from foveate.layers.watching import is_recorded
 from foveate.speed.joined.joinable import Packed, are_float32, is_for_chains, is_plain_mlp, records_gradients
+from foveate.speed.joined.parts import parts_of
 from foveate.speed.native import token_layer as native_token_layer
 from foveate.speed.native.library import LANES
 from foveate.speed.native.token_layer import Split, Weights, token_layer
@@ -32,10 +33,9 @@ class JoinedTokenPerformer(Packed, TokenPerformer):
         return type(module) is TokenPerformer and _is_joinable(module) and are_float32(module.parameters())
 
     def forward(self, x_bchw: Tensor) -> Tensor:
-        parameters = list(self.parameters())
-        if is_recorded() or not _is_joinable(self) or not self._takes(x_bchw, parameters):
+        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable, self) or not self._takes(x_bchw, parts.parameters):
             return super().forward(x_bchw)
-        weights: Weights = self.kept(parameters)
+        weights: Weights = self.kept(parts.parameters)
         norms: list[Any] = [self.norm1, self.norm2]
         x_bhwc = x_bchw.float().permute(0, 2, 3, 1).contiguous()
         return token_layer(x_bhwc, Split(self.kernel, self.stride), weights, (norms[0].eps, norms[1].eps))

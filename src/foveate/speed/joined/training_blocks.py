@@ -23,6 +23,7 @@ from foveate.speed.joined.joinable import (
     records_gradients,
     way_back,
 )
+from foveate.speed.joined.parts import parts_of
 from foveate.speed.native import feed_forward as native_feed_forward
 from foveate.speed.native import gabor as native_gabor
 from foveate.speed.native import training as native
@@ -56,7 +57,7 @@ class JoinedTrainingBlock(InTraining, BionicFocalVisionBlock):
         return type(module) is BionicFocalVisionBlock and _is_joinable(module) and are_for_chains(module.parameters())
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_recorded() or not _is_joinable(self) or not self._takes(x):
+        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable, self) or not self._takes(x, parts.parameters):
             return super().forward(x)
         ffn, dtype = self.ffn, compute_dtype(self.ffn.fc1.weight)
         ones = torch.ones(len(x), 1, 1, 1, dtype=torch.float32, device="cpu")
@@ -90,8 +91,7 @@ class JoinedTrainingBlock(InTraining, BionicFocalVisionBlock):
         paths: list[Any] = list(self.ffn.paths)
         return self.ffn.fc1.bias, *(weight for path in paths for weight in (path.weight, path.bias))
 
-    def _takes(self, x: Tensor) -> bool:
-        parameters = list(self.parameters())
+    def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
         if x.dim() != 4 or x.shape[-1] != len(self.position.weight) or (not self.training and records_gradients(x, parameters)):
             return False
         return is_for_chains(x, parameters) and self.can_join(compute_dtype(self.ffn.fc1.weight))

@@ -24,6 +24,7 @@ from foveate.speed.joined.joinable import (
     records_gradients,
     way_back,
 )
+from foveate.speed.joined.parts import parts_of
 from foveate.speed.native import token_training as native
 from foveate.speed.native.token_training import Branch, Norm
 from foveate.speed.native.tokens import attend
@@ -53,7 +54,7 @@ class JoinedTokenTrainingBlock(InTraining, Block):
         return type(module) is Block and _is_joinable(module) and are_float32(module.parameters())
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_recorded() or not _is_joinable(self) or not self._takes(x):
+        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable, self) or not self._takes(x, parts.parameters):
             return super().forward(x)
         dtype, mlp = compute_dtype(self.attn.proj.weight), self.mlp
         ones = torch.ones(len(x), 1, 1, dtype=torch.float32, device="cpu")
@@ -68,8 +69,7 @@ class JoinedTokenTrainingBlock(InTraining, Block):
             y: Tensor = _Joined.apply(x, self.attn.num_heads, eps, dropped, factors, *products, *small, *biases)
         return y
 
-    def _takes(self, x: Tensor) -> bool:
-        parameters = list(self.parameters())
+    def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
         if x.dim() != 3 or x.shape[-1] != len(self.attn.proj.weight) or (not self.training and records_gradients(x, parameters)):
             return False
         if not are_float32([x, *parameters]) or not is_for_chains(x, parameters):

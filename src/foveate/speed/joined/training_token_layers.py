@@ -21,6 +21,7 @@ from foveate.speed.joined.joinable import (
     records_gradients,
     way_back,
 )
+from foveate.speed.joined.parts import parts_of
 from foveate.speed.joined.token_layers import are_performer_layers
 from foveate.speed.native import performer as native_performer
 from foveate.speed.native import token_training as native_token_training
@@ -48,11 +49,13 @@ class JoinedTokenPerformerTraining(InTraining, TokenPerformer):
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        """Whether `module` is a token layer on the processor, in float32, of the parts that the native code computes."""
-        return type(module) is TokenPerformer and _is_joinable(module) and are_float32(module.parameters())
+        """Whether `module` is a token layer on the processor, in float32, with frozen features, of parts that the native code computes."""
+        if type(module) is not TokenPerformer or not _is_joinable(module) or module.random_features.requires_grad:
+            return False
+        return are_float32(module.parameters())
 
     def forward(self, x_bchw: Tensor) -> Tensor:
-        if is_recorded() or not _is_joinable(self) or not self._takes(x_bchw):
+        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable, self) or not self._takes(x_bchw, parts.parameters):
             return super().forward(x_bchw)
         drops = self.drop, self.mlp.inner_drop, self.mlp.drop
         dropped = tuple(Dropped.by(drop) for drop in drops)
@@ -66,20 +69,17 @@ class JoinedTokenPerformerTraining(InTraining, TokenPerformer):
             y: Tensor = _Joined.apply(*given, norm.eps, dropped, *weights)
         return y
 
-    def _takes(self, x: Tensor) -> bool:
-        parameters = list(self.parameters())
+    def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
         if x.dim() != 4 or x.shape[1] * self.kernel**2 != self.kqv.weight.shape[1]:
             return False
-        if not self.training and records_gradients(x, parameters):
+        if self.random_features.requires_grad or (not self.training and records_gradients(x, parameters)):
             return False
         return is_for_chains(x, parameters) and are_float32(parameters) and self.can_join(torch.float32)
 
 
 def _is_joinable(layer: Any) -> bool:
-    """Whether a layer's parts are what the native code computes, its features frozen, and all in training or all in evaluation."""
-    if not are_performer_layers(layer) or layer.random_features.requires_grad:
-        return False
-    return has_weights(layer.norm2) and is_in_one_mode(layer)
+    """Whether a layer's parts are what the native code computes, and all in training or all in evaluation."""
+    return are_performer_layers(layer) and has_weights(layer.norm2) and is_in_one_mode(layer)
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,0 +1,125 @@
+"""What is known of a module is asked again where anything about it has changed, and only there."""
+
+import copy
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from foveate.speed.joined.parts import parts_of
+
+
+def make_module() -> Any:
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Sequential(nn.Linear(5, 5), nn.Dropout(0.1)))
+
+
+class Counted:
+    """A check that counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, module: nn.Module) -> bool:
+        self.asked += 1
+        return isinstance(module[0], nn.Conv2d)
+
+
+class Adapter(nn.Linear):
+    """Another class of the same attributes."""
+
+
+def replace_parameter(module: Any) -> None:
+    module[0].bias = nn.Parameter(module[0].bias.detach().clone())
+
+
+def resize_in_place(module: Any) -> None:
+    module[2][0].weight.data = torch.zeros(7, 5)
+
+
+def resize_buffer(module: Any) -> None:
+    module[1].running_mean.resize_(9)
+
+
+CHANGES: dict[str, Callable[[Any], object]] = {
+    "training": lambda module: module[2][1].eval(),
+    "attribute": lambda module: setattr(module[0], "padding", (0, 0)),
+    "rate": lambda module: setattr(module[2][1], "p", 0.2),
+    "hook": lambda module: module[2][0].register_forward_hook(lambda *_: None),
+    "hook before": lambda module: module.register_forward_pre_hook(lambda *_: None),
+    "hook backward": lambda module: module[1].register_full_backward_hook(lambda *_: None),
+    "own forward": lambda module: setattr(module[2], "forward", lambda x: x),
+    "another class": lambda module: setattr(module[2][0], "__class__", Adapter),
+    "another module": lambda module: module.__setitem__(1, nn.BatchNorm2d(4)),
+    "one more": lambda module: module[2].append(nn.Identity()),
+    "one less": lambda module: module.__delitem__(1),
+    "parameter": replace_parameter,
+    "no parameter": lambda module: setattr(module[0], "bias", None),
+    "shape": resize_in_place,
+    "shape of a buffer": resize_buffer,
+    "new buffer": lambda module: module[0].register_buffer("table", torch.zeros(1)),
+    "tensor among the attributes": lambda module: setattr(module[0], "table", torch.ones(3)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_are_seen_once(change: str) -> None:
+    module, check = make_module(), Counted()
+    module[0].table = torch.zeros(3)  # a tensor that is no buffer: comparing two of them says neither yes nor no
+    for _ in range(2):
+        assert parts_of(module).says(check, module)
+    assert check.asked == 1
+    if change == "new buffer":
+        del module[0].table
+        parts_of(module).says(check, module)
+        check.asked = 1
+    CHANGES[change](module)
+    for _ in range(2):
+        parts_of(module).says(check, module)
+    assert check.asked == 2
+
+
+def test_numbers_may_change_unseen() -> None:
+    module, check = make_module(), Counted()
+    parts = parts_of(module)
+    parts.says(check, module)
+    with torch.no_grad():
+        module[0].weight.add_(1)
+    module.load_state_dict(make_module().state_dict())
+    module(torch.zeros(2, 3, 5, 5))
+    module[2].double()  # without buffers, which a conversion makes anew
+    module.requires_grad_(False)
+    assert parts_of(module) is parts
+    assert [parameter.dtype for parameter in parts.parameters] == [torch.float32] * 4 + [torch.float64] * 2
+
+
+def test_checks_and_copies_have_answers_of_their_own() -> None:
+    module = make_module()
+    assert parts_of(module).says(lambda _: True, module)
+    assert not parts_of(module).says(lambda _: False, module)
+    other = copy.deepcopy(module)
+    assert parts_of(other) is not parts_of(module)
+    assert all(found is own for found, own in zip(parts_of(other).parameters, other.parameters(), strict=True))
+
+
+def test_other_parameters_for_one_call_are_taken_for_that_call() -> None:
+    module = make_module()
+    own = parts_of(module).parameters
+    found: list[list[Tensor]] = []
+    module.register_forward_pre_hook(lambda *_: found.append(list(parts_of(module).parameters)))
+    others = {name: torch.nn.Parameter(value.detach() + 1) for name, value in module.named_parameters()}
+    torch.func.functional_call(module, others, (torch.zeros(2, 3, 5, 5),))
+    assert all(one is other for one, other in zip(found[0], others.values(), strict=True))
+    assert all(one is other for one, other in zip(parts_of(module).parameters, own, strict=True))
+
+
+def test_what_is_known_keeps_no_module_alive() -> None:
+    module = make_module()
+    parts_of(module)
+    gone = weakref.ref(module)
+    del module
+    gc.collect()
+    assert gone() is None

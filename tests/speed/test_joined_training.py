@@ -62,16 +62,21 @@ def test_threads_change_nothing_but_rounding() -> None:
     assert_threads_change_nothing(joined(make_block(side=5)), random_map(2, 41, 9, 24))
 
 
-@pytest.mark.parametrize(("pictures", "height", "length"), [(9, 5, 7), (6, 19, 17)])
+@pytest.mark.parametrize(("pictures", "height", "length"), [(9, 5, 7), (6, 19, 17), (9, 2, 3), (6, 1, 1)])
 def test_threads_may_take_whole_pictures(pictures: int, height: int, length: int) -> None:
-    """With their products, where there are enough of them: with one thread here, two, and three, but not with sixteen."""
+    """With their products, where there are enough of them: with one thread here, two, and three, but not with sixteen.
+
+    Where all have few pixels together these go through one step after the other.
+    """
     block = make_block(32, hidden=96, paths=3, untouched=1)
     assert_threads_change_nothing(joined(block), random_map(pictures, height, length, 32))
 
 
-def test_large_weights_have_sums_for_each_thread() -> None:
+@pytest.mark.parametrize("side", [3, 8])
+def test_large_weights_have_sums_for_each_thread(side: int) -> None:
+    """But for few pixels, where threads share the weights instead of the pictures."""
     block = make_block(256, hidden=768)
-    assert_threads_change_nothing(joined(block), random_map(9, 2, 3, 256))
+    assert_threads_change_nothing(joined(block), random_map(9, side, side, 256))
 
 
 def test_weights_may_lie_in_memory_in_any_order() -> None:
@@ -82,9 +87,10 @@ def test_weights_may_lie_in_memory_in_any_order() -> None:
     assert_close(learnt(joined(block), x), learnt(exact, x.double()))
 
 
+@pytest.mark.parametrize("pixels", [(5, 6), (2, 3)])
 @pytest.mark.parametrize("frozen", ["ffn.fc1.weight", "ffn.fc2.weight"])
-def test_products_that_are_frozen_get_no_gradient(frozen: str) -> None:
-    block, x = make_block(32, hidden=96), random_map(4, 5, 6, 32)
+def test_products_that_are_frozen_get_no_gradient(frozen: str, pixels: tuple[int, int]) -> None:
+    block, x = make_block(32, hidden=96), random_map(4, *pixels, 32)
     exact = copy.deepcopy(block).double()
     for model in (block, exact):
         model.get_parameter(frozen).requires_grad_(False)
@@ -108,8 +114,9 @@ def test_pictures_may_be_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
     assert pieces == [2, 2, 1]
 
 
-def test_products_around_and_within_drop_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    fast, x = joined(make_block(32, hidden=96, drop=0.4)), random_map(6, 6, 7, 32)
+@pytest.mark.parametrize("pixels", [(6, 7), (2, 3)])
+def test_products_around_and_within_drop_the_same_numbers(pixels: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    fast, x = joined(make_block(32, hidden=96, drop=0.4)), random_map(6, *pixels, 32)
     within = learnt(fast, x)
     monkeypatch.setattr(native_feed_forward, "are_enough", lambda _: False)
     assert_close(learnt(fast, x), within)

@@ -16,18 +16,17 @@ extern "C" void feed_forward(const float* normal, float* y, const std::int64_t* 
     static thread_local Scratch packed[2], maps;
     const int pictures = sizes[0], height = sizes[1], width = sizes[2], channels = sizes[3], hidden = sizes[4], groups = sizes[5];
     const Groups of{height, width, hidden, groups, static_cast<int>(sizes[6]), filled(hidden / groups), entering, taps, bias};
-    const std::size_t pixels = static_cast<std::size_t>(height) * width, weight = static_cast<std::size_t>(hidden) * channels;
+    const std::size_t pixels = static_cast<std::size_t>(height) * width;
+    const Right fc1{rows, channels, hidden, true}, fc2{columns, hidden, channels, true};
     if (pictures * pixels <= FEW_ROWS) {
         const std::int64_t all = pictures * pixels;
         float* map = maps.get(all * hidden);
-        multiply_few(normal, all, rows, channels, hidden, map, false, threads);
+        multiply_few(normal, all, fc1, map, false, threads);
         filter(of, map, map, {}, 0, pictures, threads);
-        multiply_few(map, all, columns, hidden, channels, y, true, threads);
+        multiply_few(map, all, fc2, y, true, threads);
         return;
     }
-    const Panels first{packed[0].get(weight), channels, hidden}, second{packed[1].get(weight), hidden, channels};
-    share(first.count(), threads, [&](int panel) { first.pack_turned(panel, rows); });
-    share(second.count(), threads, [&](int panel) { second.pack_turned(panel, columns); });
+    const Panels first(fc1, packed[0], threads), second(fc2, packed[1], threads);
     const int alone = pictures / threads * threads;
     share(alone, threads, [&](int picture) {
         static thread_local Scratch own;

@@ -31,6 +31,11 @@ struct FeedForward {
         groups = groups_of(of, weights, scratch);
     }
 
+    std::size_t rows() const { return pictures * pixels; }
+
+    // Whether bringing the weights together and adding up the parts of their gradients costs more than maps that leave the cache.
+    bool has_few_rows() const { return rows() <= 2 * static_cast<std::size_t>(channels); }
+
     // In how many parts the pictures go through the products: as many for every thread.
     int tasks(int threads) const {
         const int together = static_cast<int>((ROWS + pixels - 1) / pixels), least = (pictures + together - 1) / together;
@@ -38,17 +43,49 @@ struct FeedForward {
     }
 };
 
-// `to = left^T right`, or `to += left^T right` where it grows, for left (rows, down) and right (rows, across); nothing where `to` is null.
-void add_turned(const float* left, const float* right, int rows, int down, int across, float* to, bool grows) {
+// `to = left^T right`, or `to += left^T right` where it grows, for left (rows, down), its rows `step` apart, and right (rows, across);
+// nothing where `to` is null.
+void add_turned(const float* left, int step, const float* right, int rows, int down, int across, float* to, bool grows) {
     for (int at = 0; to && at < rows; at += CHUNK)
-        multiply({left + at * down, 1, down}, down, std::min(CHUNK, rows - at), right + at * across, across, across, to, across,
+        multiply({left + at * step, 1, step}, down, std::min(CHUNK, rows - at), right + at * across, across, across, to, across,
                  {nullptr, grows || at > 0});
+}
+
+// `to = left^T right` for few rows: parts of the outcome are shared out.
+void turned_product(const float* left, const float* right, int rows, int down, int across, float* to, int threads) {
+    constexpr int TILE = rows_of_tile(TILE_LANES);
+    share_rows(to ? (down + TILE - 1) / TILE : 0, threads, [&](int, std::int64_t first, std::int64_t last) {
+        const int begin = static_cast<int>(first) * TILE, end = std::min(static_cast<int>(last) * TILE, down);
+        add_turned(left + begin, down, right, rows, end - begin, across, to + static_cast<std::size_t>(begin) * across, false);
+    });
 }
 
 void add_part(const float* part, std::size_t count, float* to, int threads) {
     share_rows(count / LANES, threads, [&](int, std::int64_t first, std::int64_t last) {
         for (std::int64_t at = first * LANES; at < last * LANES; at += LANES) add(to + at, load(part + at));
     });
+}
+
+// What the way back reads and writes, as `feed_back` is given it.
+struct Back {
+    const float *gradient, *normal, *entering;
+    float *to_normal, *to_rows, *to_columns;
+    float* const* to_filters;
+    float* to_bias;
+};
+
+// The way back of few rows: all of them go through one step after the other.
+void lead_few_back(const FeedForward& of, const Right& fc2, const Right& fc1, const Back& all, Scratch* scratch, int threads) {
+    const std::size_t rows = of.rows();
+    float* outer = scratch[0].get(rows * of.channels);
+    float *inner = scratch[1].get(rows * of.hidden), *leaving = scratch[2].get(rows * of.hidden);
+    lead_back_rows(of.residual, all.gradient, rows, outer, all.to_bias, scratch[3], threads);
+    multiply_few(outer, rows, fc2, inner, false, threads);
+    const FilterGradients filters{of.groups, all.entering, inner, leaving, of.kept, of.start, nullptr};
+    add_group_sums(of.groups, filter_gradients(filters, of.pictures, scratch[4], threads), all.to_filters);
+    multiply_few(inner, rows, fc1, all.to_normal, false, threads);
+    turned_product(inner, all.normal, rows, of.hidden, of.channels, all.to_rows, threads);
+    turned_product(outer, leaving, rows, of.channels, of.hidden, all.to_columns, threads);
 }
 
 }  // namespace
@@ -60,9 +97,16 @@ extern "C" void feed_forward(const float* normal, const float* r, float* enterin
                              const float* scales, const float* factors, int threads) {
     static thread_local Scratch scratch[3];
     const FeedForward of(sizes, weights, dropped, scales, factors, scratch[0]);
-    const Panels first{scratch[1].get(of.weight), of.channels, of.hidden}, second{scratch[2].get(of.weight), of.hidden, of.channels};
-    share(first.count(), threads, [&](int panel) { first.pack_turned(panel, rows); });
-    share(second.count(), threads, [&](int panel) { second.pack_turned(panel, columns); });
+    const Right fc1{rows, of.channels, of.hidden, true}, fc2{columns, of.hidden, of.channels, true};
+    if (of.has_few_rows()) {
+        float* leaving = scratch[1].get(of.rows() * of.hidden);
+        multiply_few(normal, of.rows(), fc1, entering, false, threads);
+        filter(of.groups, entering, leaving, of.kept, of.start, of.pictures, threads);
+        multiply_few(leaving, of.rows(), fc2, y, false, threads);
+        share_rows(of.rows(), threads, [&](int, std::int64_t first, std::int64_t last) { of.residual.add(r, y, bias, first, last); });
+        return;
+    }
+    const Panels first(fc1, scratch[1], threads), second(fc2, scratch[2], threads);
     const int tasks = of.tasks(threads);
     share(tasks, threads, [&](int task) {
         static thread_local Scratch own;
@@ -88,9 +132,13 @@ extern "C" void feed_back(const float* gradient, const float* normal, const floa
                           float* to_bias, int threads) {
     static thread_local Scratch scratch[6];
     const FeedForward of(sizes, weights, dropped, scales, factors, scratch[0]);
-    const Panels first{scratch[1].get(of.weight), of.channels, of.hidden}, second{scratch[2].get(of.weight), of.hidden, of.channels};
-    share(first.count(), threads, [&](int panel) { first.pack(panel, columns); });
-    share(second.count(), threads, [&](int panel) { second.pack(panel, rows); });
+    const Right fc2{columns, of.channels, of.hidden, false}, fc1{rows, of.hidden, of.channels, false};
+    if (of.has_few_rows()) {
+        const Back all{gradient, normal, entering, to_normal, to_rows, to_columns, gradients, to_bias};
+        lead_few_back(of, fc2, fc1, all, scratch + 1, threads);
+        return;
+    }
+    const Panels first(fc2, scratch[1], threads), second(fc1, scratch[2], threads);
     const int tasks = of.tasks(threads), stride = filled(of.channels);
     const int parts = std::min(tasks, of.weight > SMALL_WEIGHT ? threads : 4 * threads);
     const std::size_t count = sums_of(of.groups);
@@ -120,8 +168,9 @@ extern "C" void feed_back(const float* gradient, const float* normal, const floa
             }
             second.multiply_rows(inner, pixels, to_normal + pixel * of.channels, false);
             const bool grows = task > tasks * part / parts;
-            add_turned(inner, normal + pixel * of.channels, pixels, of.hidden, of.channels, gradient_of(part, to_rows, 0), grows);
-            add_turned(outer, leaving, pixels, of.channels, of.hidden, gradient_of(part, to_columns, 1), grows);
+            float *first_sum = gradient_of(part, to_rows, 0), *second_sum = gradient_of(part, to_columns, 1);
+            add_turned(inner, of.hidden, normal + pixel * of.channels, pixels, of.hidden, of.channels, first_sum, grows);
+            add_turned(outer, of.channels, leaving, pixels, of.channels, of.hidden, second_sum, grows);
         }
     });
     for (int part = 1; part < parts; ++part) {

@@ -10,53 +10,62 @@ namespace {
 constexpr int PANEL = TILE_LANES * LANES;  // columns of the right matrix that lie together, row after row
 constexpr int LEFT_NUMBERS = 1 << 16;      // of the left matrix, taken together: 256 KiB
 
-// The right matrix of a product, (depth, columns), in panels; columns in whole groups of sixteen.
-struct Panels {
-    float* numbers;
-    int depth, columns;
 
-    int count() const { return (columns + PANEL - 1) / PANEL; }
+// A weight as the right matrix of a product, (depth, columns); where it is `turned`, its columns are what lies together in memory.
+struct Right {
+    const float* numbers;
+    int depth, columns;  // columns in whole groups of sixteen
+    bool turned;
+
+    int panels() const { return (columns + PANEL - 1) / PANEL; }
     int width(int panel) const { return std::min(PANEL, columns - panel * PANEL); }
-    float* at(int panel) const { return numbers + static_cast<std::size_t>(panel) * PANEL * depth; }
 
-    // From numbers (depth, columns).
-    void pack(int panel, const float* from) const {
+    // One panel, (depth, width).
+    void bring(int panel, float* to) const {
         const int own = width(panel);
-        for (int k = 0; k < depth; ++k)
+        if (turned) turn_in(numbers + static_cast<std::size_t>(panel) * PANEL * depth, depth, own, depth, to, own);
+        for (int k = 0; !turned && k < depth; ++k)
             for (int c = 0; c < own; c += LANES)
-                store(at(panel) + k * own + c, load(from + static_cast<std::size_t>(k) * columns + panel * PANEL + c));
+                store(to + k * own + c, load(numbers + static_cast<std::size_t>(k) * columns + panel * PANEL + c));
     }
+};
 
-    // From numbers (columns, depth).
-    void pack_turned(int panel, const float* from) const {
-        turn_in(from + static_cast<std::size_t>(panel) * PANEL * depth, depth, width(panel), depth, at(panel), width(panel));
+// All panels of a weight, one after another in memory.
+class Panels {
+  public:
+    Panels(const Right& of, Scratch& scratch, int threads)
+        : of_(of), numbers_(scratch.get(static_cast<std::size_t>(of.depth) * of.columns)) {
+        share(of.panels(), threads, [&](int panel) { of_.bring(panel, at(panel)); });
     }
 
     // `y = x b`, or `y += x b` where it grows, for x (rows, depth) and y (rows, columns).
     void multiply_rows(const float* x, std::int64_t rows, float* y, bool grows) const {
-        const int most = std::max(LEFT_NUMBERS / depth, 4 * rows_of_tile(TILE_LANES));
+        const int depth = of_.depth, columns = of_.columns, most = std::max(LEFT_NUMBERS / depth, 4 * rows_of_tile(TILE_LANES));
         for (std::int64_t row = 0; row < rows; row += most)
-            for (int panel = 0; panel < count(); ++panel)
+            for (int panel = 0; panel < of_.panels(); ++panel)
                 multiply({x + row * depth, depth, 1}, static_cast<int>(std::min<std::int64_t>(most, rows - row)), depth, at(panel),
-                         width(panel), width(panel), y + row * columns + panel * PANEL, columns, {nullptr, grows});
+                         of_.width(panel), of_.width(panel), y + row * columns + panel * PANEL, columns, {nullptr, grows});
     }
+
+  private:
+    float* at(int panel) const { return numbers_ + static_cast<std::size_t>(panel) * PANEL * of_.depth; }
+
+    Right of_;
+    float* numbers_;
 };
 
-// `y = x w^T`, or `y += x w^T` where it grows, for so few rows that reading the weight is what takes time: x (rows, depth), w (columns,
-// depth), y (rows, columns). A panel of the weight is turned by whoever needs it at once; parts of the rows share one where there are
-// fewer panels than would keep all threads busy.
-inline void multiply_few(
-    const float* x, std::int64_t rows, const float* w, int depth, int columns, float* y, bool grows, int threads) {
-    const int panels = (columns + PANEL - 1) / PANEL;
-    const std::int64_t parts = std::min<std::int64_t>(rows, (4 * threads + panels - 1) / panels);
-    share(static_cast<int>(panels * parts), threads, [&](int task) {
+// The same product for so few rows that reading the weight is what takes time. A panel is brought together by whoever needs it at once;
+// parts of the rows share one where there are fewer panels than would keep all threads busy.
+inline void multiply_few(const float* x, std::int64_t rows, const Right& of, float* y, bool grows, int threads) {
+    const std::int64_t parts = std::min<std::int64_t>(rows, (4 * threads + of.panels() - 1) / of.panels());
+    share(static_cast<int>(of.panels() * parts), threads, [&](int task) {
         static thread_local Scratch scratch;
-        const std::int64_t column = task / parts * PANEL, first = rows * (task % parts) / parts, last = rows * (task % parts + 1) / parts;
-        const int width = static_cast<int>(std::min<std::int64_t>(PANEL, columns - column));
-        float* panel = scratch.get(static_cast<std::size_t>(PANEL) * depth);
-        turn_in(w + column * depth, depth, width, depth, panel, width);
-        multiply({x + first * depth, depth, 1}, static_cast<int>(last - first), depth, panel, width, width, y + first * columns + column,
-                 columns, {nullptr, grows});
+        const int panel = static_cast<int>(task / parts), width = of.width(panel);
+        const std::int64_t first = rows * (task % parts) / parts, last = rows * (task % parts + 1) / parts;
+        float* numbers = scratch.get(static_cast<std::size_t>(PANEL) * of.depth);
+        of.bring(panel, numbers);
+        multiply({x + first * of.depth, of.depth, 1}, static_cast<int>(last - first), of.depth, numbers, width, width,
+                 y + first * of.columns + panel * PANEL, of.columns, {nullptr, grows});
     });
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "gradients.h"
+#include "threads.h"
 
 namespace {
 
@@ -39,5 +40,19 @@ struct Residual {
             });
     }
 };
+
+// The same for all rows, and to the bias (C,).
+inline void lead_back_rows(const Residual& of, const Number* gradient, std::int64_t rows, Number* to_product, float* to_bias,
+                           Scratch& scratch, int threads) {
+    const int stride = filled(of.channels), parts = row_parts(rows, threads);
+    const std::size_t count = static_cast<std::size_t>(stride) * parts;
+    float* sums = scratch.get(count);
+    std::fill_n(sums, count, 0.0f);
+    share_rows(rows, threads, [&](int part, std::int64_t first, std::int64_t last) {
+        of.lead_back(gradient, to_product + first * of.channels, sums + static_cast<std::size_t>(part) * stride, first, last);
+    });
+    collect(sums, parts, stride);
+    add_sums(sums, 1, of.channels, stride, to_bias);
+}
 
 }  // namespace

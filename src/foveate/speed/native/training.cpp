@@ -81,13 +81,6 @@ extern "C" void add_residual(const Number* x, Number* product, const std::int64_
 extern "C" void residual_gradients(const Number* gradient, Number* to_product, const std::int64_t* sizes, const std::int64_t* dropped,
                                    float scale, const float* factors, float* to_bias, int threads) {
     static thread_local Scratch scratch;
-    const int channels = sizes[2], stride = filled(channels), parts = row_parts(sizes[0] * sizes[1], threads);
-    const Residual one{channels, sizes[1], kept_of(dropped, scale), static_cast<std::size_t>(dropped[3]), factors};
-    float* sums = scratch.get(static_cast<std::size_t>(stride) * parts);
-    std::fill_n(sums, static_cast<std::size_t>(stride) * parts, 0.0f);
-    share_rows(sizes[0] * sizes[1], threads, [&](int part, std::int64_t first, std::int64_t last) {
-        one.lead_back(gradient, to_product + first * channels, sums + static_cast<std::size_t>(part) * stride, first, last);
-    });
-    collect(sums, parts, stride);
-    add_sums(sums, 1, channels, stride, to_bias);
+    const Residual one{static_cast<int>(sizes[2]), sizes[1], kept_of(dropped, scale), static_cast<std::size_t>(dropped[3]), factors};
+    lead_back_rows(one, gradient, sizes[0] * sizes[1], to_product, to_bias, scratch, threads);
 }

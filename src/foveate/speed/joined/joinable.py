@@ -113,7 +113,7 @@ def are_float32(tensors: Iterable[Tensor]) -> bool:
 
 def readable(weight: Tensor) -> Tensor:
     """A weight as native code reads it: contiguous, its numbers as they lie in memory."""
-    return weight.detach().resolve_neg().contiguous()
+    return weight if weight.is_contiguous() and not weight.is_neg() else weight.detach().resolve_neg().contiguous()
 
 
 def records_gradients(x: Tensor, parameters: list[nn.Parameter]) -> bool:

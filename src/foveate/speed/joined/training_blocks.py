@@ -29,6 +29,12 @@ from foveate.speed.native import gabor as native_gabor
 from foveate.speed.native import training as native
 from foveate.speed.native.feed_forward import Branch
 
+GABOR = 8
+"""Parameters of a Gabor filter."""
+
+MIXING = 8
+"""Weights of `training.mix`."""
+
 
 class JoinedTrainingBlock(InTraining, BionicFocalVisionBlock):
     """The block's equation with everything between its matrix products joined, with gradients: (B, H, W, C) -> (B, H, W, C).
@@ -64,7 +70,8 @@ class JoinedTrainingBlock(InTraining, BionicFocalVisionBlock):
         factors = self.drop_path1(ones), self.drop_path2(ones)
         dropped = native.Dropped.by(ffn.drop), native.Dropped.by(ffn.drop)
         products = ffn.fc1.weight.to(dtype), ffn.fc2.weight.to(dtype)
-        small = (weight.float() for weight in (ffn.fc2.bias, *self._mixing_weights(), *self._filtering_weights()))
+        weights = ffn.fc2.bias, *self._gabor_parameters(), *self._mixing_weights(), *self._filtering_weights()
+        small = (weight.float() for weight in weights)
         with torch.autocast("cpu", enabled=False):
             y: Tensor = _Joined.apply(x.to(dtype), self._mixing(), ffn.num_paths, dropped, factors, *products, *small)
         return y
@@ -73,18 +80,16 @@ class JoinedTrainingBlock(InTraining, BionicFocalVisionBlock):
         eps = self.norm1.eps, self.norm2.eps
         return native.Mixing(self.mixer.kernel_size, self.mixer.activation, self.token_order == "released", eps)
 
-    def _mixing_weights(self) -> tuple[Tensor, ...]:
-        """In the order of `training.mix`."""
-        layers: list[Any] = [self.position, self.norm1, self.norm2]
-        position, norm, later = ((layer.weight, layer.bias) for layer in layers)
-        width, kernels = self.mixer.channels, _Kernels.apply(self.mixer.kernel_size, *self._gabor_parameters())
-        return *position, *norm, kernels[:, None].expand(width, 1, -1, -1), self.mixer.bias.expand(width), *later
-
     def _gabor_parameters(self) -> tuple[Tensor, ...]:
         """In the order of `native/gabor.py`."""
         of = self.mixer
-        parameters = of.frequency, of.orientation, of.phase, of.aspect_ratio, of.sharpness, of.amplitude, of.shift_x, of.shift_y
-        return tuple(parameter.float() for parameter in parameters)
+        return of.frequency, of.orientation, of.phase, of.aspect_ratio, of.sharpness, of.amplitude, of.shift_x, of.shift_y
+
+    def _mixing_weights(self) -> tuple[Tensor, ...]:
+        """In the order of `training.mix`, without the filter's kernels."""
+        layers: list[Any] = [self.position, self.norm1, self.norm2]
+        position, norm, later = ((layer.weight, layer.bias) for layer in layers)
+        return *position, *norm, self.mixer.bias, *later
 
     def _filtering_weights(self) -> tuple[Tensor, ...]:
         """In the order of `training.filter_groups`."""
@@ -113,39 +118,34 @@ def _has_kernels(mixer: LearnableGaborFilter) -> bool:
     return len(lengths) == 1 and lengths <= {(1,), (mixer.channels,)} and mixer.kernel_size > 0 and mixer.kernel_size % 2 == 1
 
 
-class _Kernels(torch.autograd.Function):
-    """Side, then the parameters of `native/gabor.py`, float32 -> (F, side, side)."""
-
-    @staticmethod
-    def forward(ctx: Any, side: int, *parameters: Tensor) -> Tensor:
-        parameters = tuple(parameter.contiguous() for parameter in parameters)
-        ctx.save_for_backward(*parameters)
-        return native_gabor.kernels(parameters, side)
-
-    backward = staticmethod(way_back(lambda ctx, gradient: (None, *native_gabor.gradients(ctx.saved_tensors, gradient))))
-
-
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients to what `_Joined` is given."""
     x, normal, hidden, rows, columns, mixed, joined, *small = ctx.saved_tensors
+    gabor, mixing, filtering = small[:GABOR], small[GABOR : GABOR + MIXING], small[GABOR + MIXING :]
     wanted = ctx.needs_input_grad
-    to_filtering, to_later_bias = [torch.zeros_like(weight) for weight in small[8:]], gradient.new_zeros(gradient.shape[-1]).float()
+    to_filtering, to_later_bias = [torch.zeros_like(weight) for weight in filtering], gradient.new_zeros(gradient.shape[-1]).float()
     to_rows, to_columns = (torch.empty_like(weight, dtype=torch.float32) for weight in (rows, columns))
     to_products = to_rows if wanted[5] else None, to_columns if wanted[6] else None
-    branch = Branch(rows, columns, ctx.groups, small[8:], ctx.dropped, joined)
+    branch = Branch(rows, columns, ctx.groups, filtering, ctx.dropped, joined)
     lead_back = native_feed_forward.lead_back if _by_pictures(branch, x) else _lead_back
     to_normal = lead_back(gradient, normal, hidden, branch, to_products, to_filtering, to_later_bias)
-    to_x, to_mixing = native.mix_gradients(x, gradient, to_normal, ctx.form, mixed, small[:8])
+    to_x, to_mixing = native.mix_gradients(x, gradient, to_normal, ctx.form, mixed, mixing)
+    *to_before, to_kernels, to_bias, to_gain, to_shift = to_mixing
+    if len(gabor[0]) < len(to_bias):
+        to_kernels, to_bias = to_kernels.sum(0, keepdim=True), to_bias.sum(0, keepdim=True)
+    to_gabor = native_gabor.gradients(gabor, to_kernels[:, 0])
     to_weights = (to if to is None else to.to(rows.dtype) for to in to_products)
-    return to_x, None, None, None, None, *to_weights, to_later_bias, *to_mixing, *to_filtering
+    to_small = *to_gabor, *to_before, to_bias, to_gain, to_shift, *to_filtering
+    return to_x, None, None, None, None, *to_weights, to_later_bias, *to_small
 
 
 class _Joined(torch.autograd.Function):
     """x (B, H, W, C) -> (B, H, W, C).
 
     `dropped`, of the hidden map and of what is added at the end; `factors` of both branches, one for each picture; weights of the first and
-    the second product; `small`: the weights of `training.mix`, eight, then those of `training.filter_groups`. Kept for the
-    backward pass: x, what the first product reads, and what enters the filters of the feed-forward.
+    the second product; `small`: the parameters of `native/gabor.py`, of one filter for all channels or one for each, the weights of
+    `training.mix` but for the kernels that these make, then those of `training.filter_groups`. Kept for the backward pass: x, what the
+    first product reads, and what enters the filters of the feed-forward.
     """
 
     @staticmethod
@@ -163,11 +163,14 @@ class _Joined(torch.autograd.Function):
     ) -> Tensor:
         x, small = x.contiguous(), tuple(map(readable, small))
         rows, columns = readable(rows), readable(columns)
-        r, normal = native.mix(x, form, factors[0], small[:8])
-        branch = Branch(rows, columns, groups, small[8:], dropped, factors[1])
+        width, gabor, (*before, bias, gain, shift) = x.shape[-1], small[:GABOR], small[GABOR : GABOR + MIXING - 1]
+        kernels = native_gabor.kernels(gabor, form.side)[:, None]
+        mixing = *before, *(weight.expand(width, *weight.shape[1:]).contiguous() for weight in (kernels, bias)), gain, shift
+        r, normal = native.mix(x, form, factors[0], mixing)
+        branch = Branch(rows, columns, groups, small[GABOR + MIXING - 1 :], dropped, factors[1])
         y, hidden = _feed_forward(normal, r, later_bias.contiguous(), branch)
         ctx.form, ctx.groups, ctx.dropped = form, groups, dropped
-        ctx.save_for_backward(x, normal, hidden, rows, columns, *factors, *small)
+        ctx.save_for_backward(x, normal, hidden, rows, columns, *factors, *gabor, *mixing, *branch.weights)
         return y
 
     backward = staticmethod(way_back(_backward))

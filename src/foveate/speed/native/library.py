@@ -54,7 +54,7 @@ def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
 
 def pointers(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
     """Where several tensors' numbers lie, in an array."""
-    return (ctypes.c_void_p * len(tensors))(*(pointer(tensor).value for tensor in tensors))
+    return (ctypes.c_void_p * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
 
 
 def rows_of(x: Tensor) -> ctypes.Array[ctypes.c_int64]:

@@ -110,13 +110,13 @@ def speed_table(record: dict[str, Any]) -> str:
     peers = [name for name in ("regnety_016", "poolformer_s12", "resnet18", "deit_small_patch16_224") if name in speed]
     against = [] if sizes else peers or list(speed)[:1]
     rows = [["model", "form", *(["px", "ms"] if sizes else ["pictures/s"]), "spread", *(f"x {name}" for name in against)]]
-    rows[0] += ["peak MiB", "GMACs", "of matrix product"]
+    rows[0] += ["peak MiB", "GMACs", "of matrix product", "of copy"]
     for row in record["rows"]:
         ratios = [f"{statistics.median(own / its for own, its in zip(row['of_rounds'], speed[name], strict=True)):.2f}" for name in against]
         median, *spread = row["images_per_second"], row["slowest_round"], row["fastest_round"]
         speeds = (median, *(reversed(spread) if sizes else spread))  # the smaller number first
         shown = [f"{1000 * row['batch'] / speed:,.0f}" if sizes else f"{speed:.1f}" for speed in speeds]
-        tail = f"{row['peak_bytes'] / 2**20:,.0f}", f"{row['macs'] / 1e9:.2f}", f"{row['matrix_share']:.0%}"
+        tail = f"{row['peak_bytes'] / 2**20:,.0f}", f"{row['macs'] / 1e9:.2f}", f"{row['matrix_share']:.0%}", f"{row['copy_share']:.0%}"
         side = [str(row["size"])] if sizes else []
         rows.append([row["model"], row["form"], *side, shown[0], f"{shown[1]} to {shown[2]}", *ratios, *tail])
     first, ceilings = record["rows"][0], record["ceilings"]

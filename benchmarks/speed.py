@@ -17,7 +17,7 @@ PEERS = ("regnety_016", "poolformer_s12", "resnet18", "deit_small_patch16_224")
 PICTURE = "docs/images/growth.png"  # from the root of the repository
 CASES = {
     "infer": ("fvit_tiny_dp", "fvit_tiny", "t2t_vit_7", "t2t_vit_14", *PEERS, "--optimize", "--rounds", "11"),
-    "train": ("fvit_tiny_dp", "fvit_tiny", "t2t_vit_14", *PEERS, "--mode", "train", "--optimize", "--batch", "8", "--rounds", "11"),
+    "train": ("fvit_tiny_dp", "fvit_tiny", "t2t_vit_14", *PEERS, "--mode", "train", "--batch", "8", "--rounds", "11"),
     "family": ("fvit_tiny_dp", "fvit_tiny", "fvit_tiny_plus", "--optimize", "--rounds", "7"),
     "size": ("fvit_small", "t2t_vit_14", "deit_small_patch16_224", "--grow", "size", "--batch", "1", "--rounds", "3", "--picture", PICTURE),
 }

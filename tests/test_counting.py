@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from foveate.counting import count_macs, count_parameters
+from foveate.counting import count_macs, count_moved, count_parameters
 from foveate.factory import create_model
 
 
@@ -74,3 +74,33 @@ def test_the_making_of_gabor_kernels_is_counted_until_they_are_baked():
     free = create_model("fvit_tiny", widths=(8, 16, 24, 32), depths=(1, 2, 1, 1), stem_width=8, mixer="convolution")
     assert count_macs(model, (64, 64)) - count_macs(free, (64, 64)) == made
     assert count_macs(model.bake(), (64, 64)) == count_macs(free, (64, 64))
+
+
+def test_every_operation_moves_what_it_is_given_and_what_it_makes():
+    model = nn.Sequential(nn.Conv2d(3, 5, 3, 2, padding=1), nn.ReLU())
+    weights, entering, leaving = 5 * 27 + 5, 3 * 8 * 6, 5 * 4 * 3
+    assert count_moved(model, (8, 6)) == weights + entering + leaving + 2 * leaving
+    assert count_moved(model, (8, 6), batch=7) == weights + 7 * (entering + leaving + 2 * leaving)
+
+
+class Rearranged(nn.Module):
+    """Views of a map, added to a number for every channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(4))
+
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1).flatten(1, 2)[:, 1:] + self.shift.expand(2, 8, 4)
+
+
+def test_views_cost_nothing_and_what_is_expanded_is_read_once():
+    assert count_moved(Rearranged(), (3, 3), in_chans=4, batch=2) == 2 * 2 * 8 * 4 + 4
+
+
+def test_counting_what_is_moved_leaves_the_model_as_it_was():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5)).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert count_moved(model, (8, 8)) > 0
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

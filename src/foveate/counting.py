@@ -1,9 +1,17 @@
-"""How large a model is and how much it computes: parameters, and multiply-accumulates for one picture."""
+"""How large a model is, how much it computes and how much it reads and writes for it."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from math import prod
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -32,16 +40,58 @@ def count_macs(model: nn.Module, size: tuple[int, int] = (224, 224), in_chans: i
         size: H and W in pixels.
         in_chans: channels of the picture.
     """
-    training = model.training
     counter = FlopCounterMode(display=False)
-    with FakeTensorMode(), torch.enable_grad():  # without gradients, products are added in place, which the counter does not know
+    _pass_without_numbers(model, (1, in_chans, *size), counter)
+    return counter.get_total_flops() // 2 + sum(getattr(module, "generation_macs", 0) for module in model.modules())
+
+
+def count_moved(model: nn.Module, size: tuple[int, int] = (224, 224), in_chans: int = 3, *, batch: int = 1) -> int:
+    """Count the numbers that a forward pass in evaluation reads and writes, where every operation does so for itself.
+
+    Each of PyTorch's operations counts with the tensors that it is given, weights among them, and those that it makes; views cost nothing.
+    It is what the plain model asks of the memory: less reaches it where numbers stay in the cache or operations are joined. Nothing is
+    computed, as in `count_macs`, whose arguments these are.
+
+    Args:
+        batch: pictures at once; weights are read once for all of them.
+    """
+    counter = _Moved()
+    _pass_without_numbers(model, (batch, in_chans, *size), counter)
+    return counter.numbers
+
+
+def _pass_without_numbers(model: nn.Module, shape: tuple[int, ...], counter: AbstractContextManager[Any]) -> None:
+    """A forward pass in evaluation, watched by a counter, on tensors that have a shape and no content."""
+    training = model.training
+    with FakeTensorMode(), torch.enable_grad():  # without gradients, products are added in place, which PyTorch's counter does not know
         tensors = {
             name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
             for named in (model.named_parameters(), model.named_buffers())
             for name, tensor in named
         }
-        picture = torch.empty(1, in_chans, *size, device="cpu")
+        picture = torch.empty(*shape, device="cpu")
         with counter:
             functional_call(model.eval(), tensors, (picture,))
     model.train(training)
-    return counter.get_total_flops() // 2 + sum(getattr(module, "generation_macs", 0) for module in model.modules())
+
+
+class _Moved(TorchDispatchMode):
+    """Adds up the numbers of the tensors that operations are given and make."""
+
+    numbers = 0
+
+    def __torch_dispatch__(
+        self, func: OpOverload[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        written = sum(map(_numbers, tree_leaves(made)))  # 0 where somebody only asks for a tensor's device
+        if written and not func.is_view and not func.name().startswith(("aten::empty", "aten::new_empty")):
+            self.numbers += written + sum(map(_numbers, tree_leaves((args, kwargs))))
+        return made
+
+
+def _numbers(value: Any) -> int:
+    """Of a tensor those that lie in memory, each once: an axis along which it is only expanded counts as one."""
+    if not isinstance(value, Tensor):
+        return 0
+    return prod(length for length, stride in zip(value.shape, value.stride(), strict=True) if stride)

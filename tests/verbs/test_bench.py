@@ -30,6 +30,9 @@ def test_the_command_measures_models_and_writes_a_picture(tmp_path: Path, foveat
         assert row["images_per_second"] == pytest.approx(2 / (row["milliseconds"] / 1000))
         share = row["macs"] * row["images_per_second"] / result["ceilings"]["macs_per_second"]
         assert row["matrix_share"] == pytest.approx(share)
+        moved = row["bytes_moved"] / (row["milliseconds"] / 1000)
+        assert row["copy_share"] == pytest.approx(moved / result["ceilings"]["bytes_per_second"])
+        assert row["bytes_moved"] > 4 * row["parameters"]
     with Image.open(picture) as drawn:
         assert drawn.size[0] > 300
 
@@ -40,7 +43,7 @@ def test_ratios_are_medians_of_those_of_the_rounds() -> None:
     def row(model: str, *of_rounds: float) -> Row:
         speeds = sorted(of_rounds)
         fixed: dict[str, Any] = {"form": "eager", "mode": "infer", "batch": 1, "size": 32, "dtype": "float32", "peak_bytes": 1}
-        sizes = {"parameters": 1, "macs": 1, "matrix_share": 0.5, "milliseconds": 1.0}
+        sizes = {"parameters": 1, "macs": 1, "bytes_moved": 1, "matrix_share": 0.5, "copy_share": 0.5, "milliseconds": 1.0}
         return Row(
             model, images_per_second=speeds[1], of_rounds=of_rounds, slowest_round=speeds[0], fastest_round=speeds[2], **fixed, **sizes
         )
@@ -56,7 +59,8 @@ def test_the_table_says_what_was_measured_and_how_and_what_could_not_be(foveate:
     options = ["--batch", "2", "--size", "32", "--rounds", "1", "--mode", "train", "--threads", "1"]
     done = foveate("bench", "fvit_tiny", "no_such_model", *options)
     assert done.returncode == 2
-    assert "fvit_tiny" in done.stdout and "not measured: model: found 'no_such_model'" in done.stdout
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:3]] == [["fvit_tiny", "eager"], ["fvit_tiny", "optimized"]]
+    assert "not measured: model: found 'no_such_model'" in done.stdout
     assert "training steps (forward, cross-entropy, backward, AdamW) in float32 on cpu, 1 threads" in done.stdout
     assert "GFLOP/s matrix product" in done.stdout and "peak MiB" in done.stdout
 

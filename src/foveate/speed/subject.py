@@ -5,13 +5,13 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from foveate.counting import count_macs, count_parameters
+from foveate.counting import count_macs, count_moved, count_parameters
 from foveate.errors import UserError
 from foveate.factory import create_model
 from foveate.memory import keep_freed_memory
@@ -61,10 +61,18 @@ class Case:
 
 @dataclass(frozen=True)
 class Facts:
-    """What holds for a case before any time is taken: parameters, multiply-accumulates of one picture, what optimising did."""
+    """What holds for a case before any time is taken.
+
+    Args:
+        parameters: frozen tables included.
+        macs: multiply-accumulates of a forward pass over one picture.
+        moved: numbers that the operations of a forward pass over the whole batch read and write, see `count_moved`.
+        steps: what optimising did.
+    """
 
     parameters: int
     macs: int
+    moved: int
     steps: tuple[str, ...] = ()
 
 
@@ -87,8 +95,9 @@ class Subject:
         torch.manual_seed(0)
         model = create_model(case.model, num_classes=NUM_CLASSES, img_size=case.size, **dict(case.options))
         channels = dict(case.options).get("in_chans", 3)
-        macs = count_macs(model, (case.size, case.size), channels)
-        self.facts = Facts(count_parameters(model), macs)
+        size = case.size, case.size
+        macs, moved = count_macs(model, size, channels), count_moved(model, size, channels, batch=case.batch)
+        self.facts = Facts(count_parameters(model), macs, moved)
         self.model = self._formed(model.to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.images = torch.randn(case.batch, channels, case.size, case.size, device=self.device).contiguous(
             memory_format=torch.channels_last
@@ -107,7 +116,7 @@ class Subject:
             else:
                 model = optimize(model)
                 steps = model.optimized  # type: ignore[assignment]
-            self.facts = Facts(self.facts.parameters, self.facts.macs, steps)
+            self.facts = replace(self.facts, steps=steps)
         elif self.case.form == "compiled":
             model.compile()
         return model

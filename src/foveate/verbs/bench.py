@@ -41,7 +41,10 @@ class Row:
         peak_bytes: largest memory, see `Subject.peak_bytes`.
         parameters: frozen tables included.
         macs: multiply-accumulates of a forward pass over one picture.
+        bytes_moved: that the operations of the plain model read and write in a forward pass over the batch, see `counting.count_moved`.
         matrix_share: of the measured matrix product's speed that the arithmetic used, 1 at most; a training step counts as three passes.
+        copy_share: of the measured copy's speed that moving those bytes asked for, three times in a training step; what stays in the cache,
+            or is joined, may bring it above 1.
         top1: on ImageNet-1K in percent as published, where it is known.
         steps: what `foveate.optimize` did.
     """
@@ -60,7 +63,9 @@ class Row:
     peak_bytes: int
     parameters: int
     macs: int
+    bytes_moved: int
     matrix_share: float
+    copy_share: float
     top1: float | None = None
     steps: tuple[str, ...] = ()
 
@@ -89,7 +94,7 @@ class BenchResult:
 
     def _headings(self) -> tuple[str, ...]:
         varying = tuple(name for name in ("size", "batch") if len({getattr(row, name) for row in self.rows}) > 1)
-        return (*varying, "pictures/s", "spread", "of fastest", "ms", "peak MiB", "M", "GMACs", "of matrix")
+        return (*varying, "pictures/s", "spread", "of fastest", "ms", "peak MiB", "M", "GMACs", "of matrix", "of copy")
 
     def _cells(self, row: Row, fastest: Row) -> list[str]:
         varying = [str(getattr(row, name)) for name in ("size", "batch") if len({getattr(row, name) for row in self.rows}) > 1]
@@ -103,6 +108,7 @@ class BenchResult:
             f"{row.parameters / 1e6:.2f}",
             f"{row.macs / 1e9:.2f}",
             f"{row.matrix_share:.0%}",
+            f"{row.copy_share:.0%}",
         ]
 
     def _notes(self) -> list[str]:
@@ -114,7 +120,8 @@ class BenchResult:
             "'of fastest': median of the rounds' ratios.",
             "peak MiB: beyond the process without a model. Every process keeps freed memory, as all verbs do.",
             f"ceilings measured beside: {2 * self.ceilings.macs_per_second / 1e9:.0f} GFLOP/s matrix product, "
-            f"{self.ceilings.bytes_per_second / 1e9:.0f} GB/s copy. 'of matrix': share of the former that the GMACs make up.",
+            f"{self.ceilings.bytes_per_second / 1e9:.0f} GB/s copy. 'of matrix': share of the former that the GMACs make up; 'of copy': of "
+            "the latter that the plain model's operations would ask for one by one, above 100% where numbers stay in the cache.",
             *done,
             *(f"not measured: {problem}" for problem in self.problems),
         ]
@@ -147,7 +154,8 @@ def bench(
         dtype: float32, or bfloat16 or float16 by autocast.
         mode: infer (forward passes) or train (forward, cross-entropy, backward, AdamW).
         compile: measure every model also under torch.compile.
-        optimize: measure our models also after foveate.optimize; with --mode train after foveate.optimize_for_training.
+        optimize: measure our models also after foveate.optimize. Training on a processor is always measured after
+            foveate.optimize_for_training too, as foveate train does it.
         device: cpu, cuda, cuda:1, mps ...; auto is an accelerator where there is one.
         threads: of the processor; 0 for PyTorch's choice.
         rounds: how often the models take turns; a round lasts about a second per model.
@@ -195,11 +203,11 @@ def _described(device: str) -> str:
 
 
 def _forms(model: str, mode: Mode, device: str, *, compile: bool, optimize: bool) -> list[Form]:  # noqa: A002
-    """The forms in which a model is measured; only our own can be optimized, for training only on processors."""
+    """The forms in which a model is measured; only our own can be optimized, for training they are wherever `foveate train` does it."""
     forms: list[Form] = ["eager"]
     if compile:
         forms.append("compiled")
-    if optimize and model in list_models() and (mode == "infer" or device == "cpu"):
+    if model in list_models() and (optimize if mode == "infer" else device == "cpu"):
         forms.append("optimized")
     return forms
 
@@ -208,6 +216,7 @@ def _row(found: Measured, ceilings: Ceilings) -> Row:
     case, medians = found.case, found.medians
     seconds = median(medians)
     passes = 1 if case.mode == "infer" else PASSES_OF_A_STEP
+    moved = found.facts.moved * getattr(torch, case.dtype).itemsize
     return Row(
         model=case.model,
         form=case.form,
@@ -223,7 +232,9 @@ def _row(found: Measured, ceilings: Ceilings) -> Row:
         peak_bytes=found.peak_bytes,
         parameters=found.facts.parameters,
         macs=found.facts.macs,
+        bytes_moved=moved,
         matrix_share=passes * found.facts.macs * case.batch / seconds / ceilings.macs_per_second,
+        copy_share=passes * moved / seconds / ceilings.bytes_per_second,
         top1=published_top1(case.model),
         steps=found.facts.steps,
     )

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from foveate.layers.choices import check_choice
 from foveate.layers.depthwise import depthwise, depthwise_backward
 from foveate.layers.in_place import Activation
-from foveate.layers.one_call import filtered
+from foveate.layers.one_call import filtered, takes
 from foveate.layers.recomputing import compute_dtype, norm_backward, norm_forward, recomputes
 
 GaborStart = Literal["spread", "random"]
@@ -86,8 +86,9 @@ class LearnableGaborFilter(nn.Module):
     """Layer norm, depthwise convolution with Gabor kernels whose parameters are learnt, activation: (B, H, W, C) -> (B, H, W, C).
 
     The parameters (each of shape (F,)) are those of `gabor_kernels`; the shifts go through tanh, so that a filter stays within a pixel of
-    its place. None of them takes weight decay: they are one-dimensional. For inference the kernels are constants: see `bake`. The layer
-    norm belongs to the block and comes along so that training need not keep its output.
+    its place. None of them takes weight decay: they are one-dimensional. The layer norm belongs to the block and comes along so that
+    training need not keep its output. Passes without gradients on a processor make kernels anew only where a parameter has other numbers
+    than before; for inference they may be made constants for good: see `bake`.
 
     Args:
         channels: C.
@@ -120,6 +121,7 @@ class LearnableGaborFilter(nn.Module):
         self.channels = channels
         self.kernel_size = kernel_size
         self.start = start
+        self._standing: tuple[Tensor, Tensor] | None = None
         filters = 1 if shared else channels
         self.frequency = nn.Parameter(torch.empty(filters))
         self.orientation = nn.Parameter(torch.empty(filters))
@@ -181,8 +183,18 @@ class LearnableGaborFilter(nn.Module):
         return 2 * math.pi / self.frequency.abs()
 
     def forward(self, x_bhwc: Tensor, norm: nn.Module) -> Tensor:
-        weight = self.kernels()[:, None].expand(self.channels, 1, -1, -1)
+        kernels = self._standing_kernels() if takes(x_bhwc, self.frequency) else self.kernels()
+        weight = kernels[:, None].expand(self.channels, 1, -1, -1)
         return norm_filter(x_bhwc, norm, weight, self.bias.expand(self.channels), self.activation)
+
+    def _standing_kernels(self) -> Tensor:
+        """`kernels`, those of the last time where all parameters have the same numbers: comparing them takes a twentieth of the time."""
+        parameters = torch.stack([parameter for name, parameter in self._parameters.items() if name != "bias" and parameter is not None])
+        standing = self._standing
+        if standing is None or standing[0].dtype != parameters.dtype or not torch.equal(standing[0], parameters):
+            with torch.inference_mode(False), torch.no_grad():
+                standing = self._standing = parameters.clone(), self.kernels()
+        return standing[1]
 
     def bake(self) -> "BakedGaborFilter":
         """The same filter as a constant depthwise convolution, for inference."""

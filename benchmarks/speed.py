@@ -5,8 +5,8 @@
 Method: that of `foveate bench`: every model in a process of its own, in turns, after passes to warm up; medians of the rounds, smallest and
 largest beside, ratios as medians of the rounds' ratios, since the machine drifts meanwhile; the machine's matrix product and copy measured
 between the rounds. `infer`: batch 16 at 224 px, float32, ours also after `foveate.optimize`. `train`: batch 8, forward, cross-entropy,
-backward, AdamW, ours also after `foveate.optimize_for_training`. `size`: 224 to 1024 px, one picture, without gradients. `family`:
-FViT-Tiny's three forms as in `infer`, without peers.
+backward, AdamW, ours also after `foveate.optimize_for_training`. `size`: 224 to 1024 px, one picture, as in `infer`. `family`: FViT-Tiny's
+three forms as in `infer`, without peers.
 """
 
 import argparse
@@ -14,12 +14,12 @@ import argparse
 from record import foveate, head, write
 
 PEERS = ("regnety_016", "poolformer_s12", "resnet18", "deit_small_patch16_224")
-PICTURE = "docs/images/growth.png"  # from the root of the repository
+GROWTH = ("--grow", "size", "--batch", "1", "--picture", "docs/images/growth.png")  # from the root of the repository
 CASES = {
     "infer": ("fvit_tiny_dp", "fvit_tiny", "t2t_vit_7", "t2t_vit_14", *PEERS, "--optimize", "--rounds", "11"),
     "train": ("fvit_tiny_dp", "fvit_tiny", "t2t_vit_14", *PEERS, "--mode", "train", "--batch", "8", "--rounds", "11"),
     "family": ("fvit_tiny_dp", "fvit_tiny", "fvit_tiny_plus", "--optimize", "--rounds", "7"),
-    "size": ("fvit_small", "t2t_vit_14", "deit_small_patch16_224", "--grow", "size", "--batch", "1", "--rounds", "3", "--picture", PICTURE),
+    "size": (*("fvit_small", "t2t_vit_14", "deit_small_patch16_224", "--optimize", "--rounds", "3"), *GROWTH),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.layers import gabor
@@ -65,12 +66,32 @@ def another_parameter(layer: LearnableGaborFilter, name: str) -> None:
     setattr(layer, name, nn.Parameter(getattr(layer, name).detach() + 0.3))
 
 
+def one_for_all(layer: LearnableGaborFilter, name: str) -> None:
+    """A parameter that the others are broadcast with."""
+    setattr(layer, name, nn.Parameter(torch.full((8 if name == "bias" else 1,), 0.7)))
+
+
+class Doubled(nn.Module):
+    """A parametrization: what the layer sees is twice what is learnt."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+def parametrized(layer: LearnableGaborFilter, name: str) -> None:
+    parametrize.register_parametrization(layer, name, Doubled())
+    with torch.inference_mode():
+        response(layer)
+    with torch.no_grad():
+        layer.get_parameter(f"parametrizations.{name}.original").add_(0.2)
+
+
 def loaded(layer: LearnableGaborFilter, name: str) -> None:
     state = layer.state_dict()
     layer.load_state_dict(state | {name: state[name] + 0.3})
 
 
-@pytest.mark.parametrize("change", [through_data, in_place, another_parameter, loaded])
+@pytest.mark.parametrize("change", [through_data, in_place, another_parameter, one_for_all, parametrized, loaded])
 @pytest.mark.parametrize("name", [*PARAMETERS, "bias"])
 def test_what_changes_is_seen(change: Callable[[LearnableGaborFilter, str], None], name: str) -> None:
     layer = make_filter()

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,10 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "shape": resize_in_place,
     "shape of a buffer": resize_buffer,
     "new buffer": lambda module: module[0].register_buffer("table", torch.zeros(1)),
+    "array among the attributes": lambda module: setattr(module[0], "array", np.ones(3)),
+    "of TorchScript": lambda module: module.__setitem__(1, torch.jit.script(nn.BatchNorm2d(4))),
+    "traced": lambda module: module.__setitem__(1, torch.jit.trace(nn.BatchNorm2d(4).eval(), torch.zeros(1, 4, 2, 2))),
+    "not yet sized": lambda module: module.__setitem__(1, nn.LazyBatchNorm2d()),
     "tensor among the attributes": lambda module: setattr(module[0], "table", torch.ones(3)),
 }
 
@@ -68,7 +73,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_changes_are_seen_once(change: str) -> None:
     module, check = make_module(), Counted()
-    module[0].table = torch.zeros(3)  # a tensor that is no buffer: comparing two of them says neither yes nor no
+    module[0].table, module[0].array = torch.zeros(3), np.zeros(3)  # comparing two of such a kind says neither yes nor no
     for _ in range(2):
         assert parts_of(module).says(check, module)
     assert check.asked == 1
@@ -78,6 +83,16 @@ def test_changes_are_seen_once(change: str) -> None:
         check.asked = 1
     CHANGES[change](module)
     for _ in range(2):
+        parts_of(module).says(check, module)
+    assert check.asked == 2
+
+
+def test_sizes_that_come_with_the_first_picture_are_seen() -> None:
+    module, check = make_module(), Counted()
+    module[1] = nn.LazyBatchNorm2d()
+    for pictures in (None, torch.zeros(2, 3, 5, 5), None):
+        if pictures is not None:
+            module(pictures)
         parts_of(module).says(check, module)
     assert check.asked == 2
 

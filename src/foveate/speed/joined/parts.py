@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 DICTIONARIES = ("_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """Attributes of a module that change in their place."""
@@ -24,7 +25,7 @@ class Parts:
         self.parameters = list(module.parameters())
         modules = list(module.modules())
         self._kind, self._kinds = type(module), [(part, type(part)) for part in modules[1:]]  # to refer to it would keep it alive
-        self._attributes = [(vars(part), vars(part) | {name: vars(part)[name].copy() for name in DICTIONARIES}) for part in modules]
+        self._attributes = [(vars(part), _copied(vars(part))) for part in modules]
         self._tensors = [tensors for part in modules for tensors in (part._parameters, part._buffers)]
         self._of_tensors = self._tensors_now()
         self._shapes = self._shapes_now()
@@ -43,7 +44,7 @@ class Parts:
         try:
             if not all(now == before for now, before in self._attributes):
                 return False
-        except RuntimeError:  # two tensors among the attributes are not the same one
+        except (RuntimeError, ValueError):  # two tensors among the attributes, or two arrays, are not the same one
             return False
         now = self._tensors_now()
         return len(now) == len(self._of_tensors) and all(map(is_, now, self._of_tensors)) and self._shapes_now() == self._shapes
@@ -51,8 +52,13 @@ class Parts:
     def _tensors_now(self) -> list[torch.Tensor | None]:
         return list(chain.from_iterable(tensors.values() for tensors in self._tensors))
 
-    def _shapes_now(self) -> list[torch.Size]:
-        return [tensor.shape for tensor in self._of_tensors if tensor is not None]
+    def _shapes_now(self) -> list[torch.Size | None]:
+        return [None if tensor is None or is_lazy(tensor) else tensor.shape for tensor in self._of_tensors]
+
+
+def _copied(attributes: dict[str, Any]) -> dict[str, Any]:
+    """A module's attributes, and what changes in its place copied; what TorchScript made of a module has none of that."""
+    return attributes | {name: attributes[name].copy() for name in DICTIONARIES if isinstance(attributes.get(name), dict)}
 
 
 _known: WeakKeyDictionary[nn.Module, Parts] = WeakKeyDictionary()

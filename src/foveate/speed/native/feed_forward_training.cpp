@@ -1,5 +1,5 @@
 // FViT's feed-forward in training with its matrix products, as feed_forward.py calls it: each picture by one thread, while its
-// hidden map is in the cache; float32 alone.
+// hidden map is in the cache, or few pixels by all threads together; float32 alone.
 
 #include "packing.h"
 #include "panels.h"

@@ -98,6 +98,16 @@ def test_views_cost_nothing_and_what_is_expanded_is_read_once():
     assert count_moved(Rearranged(), (3, 3), in_chans=4, batch=2) == 2 * 2 * 8 * 4 + 4
 
 
+def test_a_product_without_bias_is_read_and_written_once():
+    assert count_moved(nn.Linear(8, 3, bias=False), (5, 8), in_chans=7, batch=2) == 2 * 7 * 5 * (8 + 3) + 3 * 8
+
+
+def test_what_is_overwritten_is_not_read():
+    model = Rearranged()
+    model.forward = lambda x: torch.empty(x.shape).copy_(x).zero_()
+    assert count_moved(model, (5, 8), in_chans=4) == 3 * 4 * 5 * 8
+
+
 def test_counting_what_is_moved_leaves_the_model_as_it_was():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5)).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -14,6 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+FREE = ("aten::empty", "aten::new_empty", "aten::_unsafe_view")
+"""Operations that neither read nor write, besides views."""
+
+OVERWRITING = ("aten::copy_", "aten::fill_", "aten::zero_")
+"""Operations that do not read what they are to change."""
+
 
 def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
     """Count the numbers in the model's parameters: frozen tables (positions, random features) included, buffers (running means) not.
@@ -85,8 +91,9 @@ class _Moved(TorchDispatchMode):
     ) -> Any:
         made = func(*args, **(kwargs or {}))
         written = sum(map(_numbers, tree_leaves(made)))  # 0 where somebody only asks for a tensor's device
-        if written and not func.is_view and not func.name().startswith(("aten::empty", "aten::new_empty")):
-            self.numbers += written + sum(map(_numbers, tree_leaves((args, kwargs))))
+        if written and not func.is_view and not func.name().startswith(FREE):
+            given = args[1:] if func.name().startswith(OVERWRITING) else args
+            self.numbers += written + sum(map(_numbers, tree_leaves((given, kwargs))))
         return made
 
 

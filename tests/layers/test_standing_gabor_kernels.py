@@ -105,6 +105,15 @@ def test_what_changes_is_seen(change: Callable[[LearnableGaborFilter, str], None
     assert not torch.allclose(found, before, atol=1e-4)
 
 
+def test_another_side_is_seen() -> None:
+    layer = make_filter()
+    with torch.no_grad():
+        response(layer)
+        layer.kernel_size = 5
+        found = response(layer)
+    torch.testing.assert_close(found, response(layer).detach(), atol=1e-6, rtol=1e-6)
+
+
 def test_a_step_of_an_optimizer_is_seen() -> None:
     layer = make_filter()
     with torch.no_grad():

@@ -104,6 +104,8 @@ class LearnableGaborFilter(nn.Module):
         ValueError: for another start or activation.
     """
 
+    _standing: tuple[tuple[Tensor, ...], Tensor] | None = None
+
     def __init__(
         self,
         channels: int,
@@ -121,7 +123,6 @@ class LearnableGaborFilter(nn.Module):
         self.channels = channels
         self.kernel_size = kernel_size
         self.start = start
-        self._standing: tuple[tuple[Tensor, ...], Tensor] | None = None
         filters = 1 if shared else channels
         self.frequency = nn.Parameter(torch.empty(filters))
         self.orientation = nn.Parameter(torch.empty(filters))
@@ -192,7 +193,7 @@ class LearnableGaborFilter(nn.Module):
         shape = self.frequency, self.orientation, self.phase, self.aspect_ratio, self.sharpness
         parameters = *shape, self.amplitude, self.shift_x, self.shift_y
         standing = self._standing
-        if standing is None or not all(map(_is_same, standing[0], parameters)):
+        if standing is None or standing[1].shape[-1] != self.kernel_size or not all(map(_is_same, standing[0], parameters)):
             with torch.inference_mode(False), torch.no_grad():
                 standing = self._standing = tuple(parameter.detach().clone() for parameter in parameters), self.kernels()
         return standing[1]

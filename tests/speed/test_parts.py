@@ -76,11 +76,11 @@ def test_changes_are_seen_once(change: str) -> None:
     module, check = make_module(), Counted()
     module[0].array = np.zeros(3)  # comparing two of such a kind says neither yes nor no
     for _ in range(2):
-        assert parts_of(module).says(check, module)
+        assert parts_of(module).says(check)
     assert check.asked == 1
     CHANGES[change](module)
     for _ in range(2):
-        parts_of(module).says(check, module)
+        parts_of(module).says(check)
     assert check.asked >= 2  # what TorchScript made has other objects every time
     assert check.asked == 2 or change in ("of TorchScript", "traced")
 
@@ -91,7 +91,7 @@ def test_weights_that_are_no_parameters_are_asked_for_every_time() -> None:
     del module[0]._parameters["bias"]
     module[0].bias = bias
     for asked in range(1, 4):
-        parts_of(module).says(check, module)
+        parts_of(module).says(check)
         bias.resize_(asked)
         assert check.asked == asked
 
@@ -102,14 +102,14 @@ def test_sizes_that_come_with_the_first_picture_are_seen() -> None:
     for pictures in (None, torch.zeros(2, 3, 5, 5), None):
         if pictures is not None:
             module(pictures)
-        parts_of(module).says(check, module)
+        parts_of(module).says(check)
     assert check.asked == 2
 
 
 def test_numbers_may_change_unseen() -> None:
     module, check = make_module(), Counted()
     parts = parts_of(module)
-    parts.says(check, module)
+    parts.says(check)
     with torch.no_grad():
         module[0].weight.add_(1)
     module.load_state_dict(make_module().state_dict())
@@ -122,8 +122,8 @@ def test_numbers_may_change_unseen() -> None:
 
 def test_checks_and_copies_have_answers_of_their_own() -> None:
     module = make_module()
-    assert parts_of(module).says(lambda _: True, module)
-    assert not parts_of(module).says(lambda _: False, module)
+    assert parts_of(module).says(lambda _: True)
+    assert not parts_of(module).says(lambda _: False)
     other = copy.deepcopy(module)
     assert parts_of(other) is not parts_of(module)
     assert all(found is own for found, own in zip(parts_of(other).parameters, other.parameters(), strict=True))
@@ -185,7 +185,7 @@ def test_tensors_of_one_call_are_not_kept() -> None:
 
 def test_a_shallow_copy_has_parts_of_its_own() -> None:
     module, check = make_module(), Counted()
-    parts_of(module).says(check, module)
+    parts_of(module).says(check)
     other = copy.copy(module)
     other._modules = dict(module._modules)
     other[1] = nn.Identity()

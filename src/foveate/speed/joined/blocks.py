@@ -46,7 +46,7 @@ class JoinedBlock(Packed, BionicFocalVisionBlock):
         return can_join(dtype) and (dtype != torch.float32 or native_feed_forward.can_join())
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable, self) or not self._takes(x, parts.parameters):
+        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable) or not self._takes(x, parts.parameters):
             return super().forward(x)
         mixing, filtering = self.kept(parts.parameters)
         dtype = compute_dtype(self.ffn.fc1.weight)

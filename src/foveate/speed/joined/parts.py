@@ -22,7 +22,7 @@ class Parts:
 
     def __init__(self, module: nn.Module) -> None:
         self.parameters = list(module.parameters())
-        self._own, self._modules = vars(module), [(part, type(part)) for part in module.modules()]
+        self._own, self._modules = vars(module), [(part, type(part)) for part in module.modules()]  # the module itself first
         self._own[KEPT] = self if self._can_be_kept() else None
         attributes = [vars(part) for part, _ in self._modules]
         within = [value for own in attributes for value in list(own.values()) if isinstance(value, dict)]  # other threads may add to it
@@ -32,10 +32,10 @@ class Parts:
         self._shapes = self._shapes_now()
         self._answers: dict[Callable[[Any], bool], bool] = {}
 
-    def says(self, check: Callable[[Any], bool], module: nn.Module) -> bool:
-        """What `check` says of the module, asked once: it may read anything but the tensors' numbers, formats and wish for gradients."""
+    def says(self, check: Callable[[Any], bool]) -> bool:
+        """What `check` says of the module, asked once: it may read anything but its tensors' numbers, formats and wish for gradients."""
         if check not in self._answers:
-            self._answers[check] = check(module)
+            self._answers[check] = check(self._modules[0][0])
         return self._answers[check]
 
     def are_those_of(self, module: nn.Module) -> bool:

@@ -32,7 +32,7 @@ class JoinedStem(InTraining, Stem):
         return type(module) is Stem and _is_joinable(module) and are_for_chains(module.parameters())
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable, self) or not self._takes(x, parts.parameters):
+        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable) or not self._takes(x, parts.parameters):
             return super().forward(x)
         dtype = compute_dtype(self.conv1.weight)
         x_bhwc = x.to(dtype).permute(0, 2, 3, 1)

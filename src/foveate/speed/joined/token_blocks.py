@@ -116,7 +116,7 @@ class JoinedTokenBlock(Packed, Block):
 
     def _is_ready(self, x: Tensor) -> bool:
         """Whether the native code can take these tokens now."""
-        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable, self):
+        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable):
             return False
         parameters = parts.parameters
         if records_gradients(x, parameters) or not is_for_chains(x, parameters):

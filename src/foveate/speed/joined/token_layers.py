@@ -33,7 +33,7 @@ class JoinedTokenPerformer(Packed, TokenPerformer):
         return type(module) is TokenPerformer and _is_joinable(module) and are_float32(module.parameters())
 
     def forward(self, x_bchw: Tensor) -> Tensor:
-        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable, self) or not self._takes(x_bchw, parts.parameters):
+        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable) or not self._takes(x_bchw, parts.parameters):
             return super().forward(x_bchw)
         weights: Weights = self.kept(parts.parameters)
         norms: list[Any] = [self.norm1, self.norm2]

@@ -63,7 +63,7 @@ class JoinedTrainingBlock(InTraining, BionicFocalVisionBlock):
         return type(module) is BionicFocalVisionBlock and _is_joinable(module) and are_for_chains(module.parameters())
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable, self) or not self._takes(x, parts.parameters):
+        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable) or not self._takes(x, parts.parameters):
             return super().forward(x)
         ffn, dtype = self.ffn, compute_dtype(self.ffn.fc1.weight)
         ones = torch.ones(len(x), 1, 1, 1, dtype=torch.float32, device="cpu")

@@ -54,7 +54,7 @@ class JoinedTokenTrainingBlock(InTraining, Block):
         return type(module) is Block and _is_joinable(module) and are_float32(module.parameters())
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable, self) or not self._takes(x, parts.parameters):
+        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable) or not self._takes(x, parts.parameters):
             return super().forward(x)
         dtype, mlp = compute_dtype(self.attn.proj.weight), self.mlp
         ones = torch.ones(len(x), 1, 1, dtype=torch.float32, device="cpu")

@@ -55,7 +55,7 @@ class JoinedTokenPerformerTraining(InTraining, TokenPerformer):
         return are_float32(module.parameters())
 
     def forward(self, x_bchw: Tensor) -> Tensor:
-        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable, self) or not self._takes(x_bchw, parts.parameters):
+        if is_recorded() or not (parts := parts_of(self)).says(_is_joinable) or not self._takes(x_bchw, parts.parameters):
             return super().forward(x_bchw)
         drops = self.drop, self.mlp.inner_drop, self.mlp.drop
         dropped = tuple(Dropped.by(drop) for drop in drops)

@@ -25,6 +25,11 @@ Mixing mixing(const Number* x, const std::int64_t* sizes, const float* const* we
     return one;
 }
 
+// Sizes: B, pixels, C.
+Residual residual_of(const std::int64_t* sizes, const std::int64_t* dropped, float scale, const float* factors) {
+    return {static_cast<int>(sizes[2]), sizes[1], kept_of(dropped, scale), static_cast<std::size_t>(dropped[3]), factors};
+}
+
 }  // namespace
 
 extern "C" void mix_all(const Number* x, Number* y, Number* normal, const std::int64_t* sizes, const float* const* weights,
@@ -70,10 +75,10 @@ extern "C" void filter_gradients_of_all(const Number* entering, Number* inner, N
     add_group_sums(of, filter_gradients(whole, sizes[0], scratch[1], threads), gradients);
 }
 
-// `product = x + factor kept (product + bias)`, (B, pixels, C). Sizes: B, pixels, C.
+// `product = x + factor kept (product + bias)`, (B, pixels, C).
 extern "C" void add_residual(const Number* x, Number* product, const std::int64_t* sizes, const float* bias, const std::int64_t* dropped,
                              float scale, const float* factors, int threads) {
-    const Residual one{static_cast<int>(sizes[2]), sizes[1], kept_of(dropped, scale), static_cast<std::size_t>(dropped[3]), factors};
+    const Residual one = residual_of(sizes, dropped, scale, factors);
     share_rows(sizes[0] * sizes[1], threads, [&](int, std::int64_t first, std::int64_t last) { one.add(x, product, bias, first, last); });
 }
 
@@ -81,6 +86,6 @@ extern "C" void add_residual(const Number* x, Number* product, const std::int64_
 extern "C" void residual_gradients(const Number* gradient, Number* to_product, const std::int64_t* sizes, const std::int64_t* dropped,
                                    float scale, const float* factors, float* to_bias, int threads) {
     static thread_local Scratch scratch;
-    const Residual one{static_cast<int>(sizes[2]), sizes[1], kept_of(dropped, scale), static_cast<std::size_t>(dropped[3]), factors};
+    const Residual one = residual_of(sizes, dropped, scale, factors);
     lead_back_rows(one, gradient, sizes[0] * sizes[1], to_product, to_bias, scratch, threads);
 }

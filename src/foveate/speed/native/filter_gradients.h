@@ -54,7 +54,6 @@ struct FilterGradients {
         float* line = scratch[4].get(static_cast<std::size_t>(width) * stride);
         for (int row = 0, loaded = 0; row <= height; ++row) {
             if (row < height) {
-                fetch(at, row + 1);
                 for (; loaded < std::min(row + 2, height); ++loaded) enter(at, loaded, ring.row(loaded));
                 const float* const* around = ring.around(row, 3, height, rows);
                 convolve<NONE>(filter, around, width, line, stride, stride);
@@ -63,27 +62,8 @@ struct FilterGradients {
             }
             if (row == 0) continue;
             convolve<NONE>(back, gradients.around(row - 1, 3, height, later_rows), width, line, stride, stride);
-            const std::size_t begin = of.place(at.group, row - 1, at.first);
-            for (int w = 0; w < width; ++w)
-                each(at.count, [&](int c, auto there) {
-                    hand_on(at, begin + w * of.channels + c, c, load(line + w * stride + c), there);
-                });
+            hand_row_on(at, row - 1, line);
         }
-    }
-
-    // Brings what the step `row` will touch into the cache meanwhile: lines of a slice lie too far apart to be foreseen.
-    void fetch(const Slice& at, int row) const {
-        if (row >= of.height) return;
-        const std::size_t begin = of.place(at.group, row, at.first), line = static_cast<std::size_t>(of.width) * of.channels;
-        const std::size_t later = row + 1 < of.height ? line : 0;
-        for (int w = 0; w < of.width; ++w)
-            for (int c = 0; c < at.count; c += LANES) {
-                const std::size_t place = begin + w * of.channels + c;
-                __builtin_prefetch(inner + place, 1);
-                __builtin_prefetch(leaving + place, 1);
-                __builtin_prefetch(entering + place + later);
-                if (at.group > of.untouched) __builtin_prefetch(inner + place - line - of.group_width(), 1);
-            }
     }
 
     void enter(const Slice& at, int row, float* to) const {
@@ -92,18 +72,34 @@ struct FilterGradients {
             each(at.count, [&](int c, auto there) { store(to + w * at.stride + c, read(from + w * of.channels + c, there)); });
     }
 
-    // What leaves, and the gradient to the filter's response.
+    // What leaves, and the gradient to the filter's response. What the next row will touch is brought into the cache meanwhile, a pixel
+    // at a time: lines of a slice lie too far apart to be foreseen, and many at once would stand in the way of what is read next.
     void respond(const Slice& at, int row, const float* line, float* to) const {
-        const std::size_t begin = of.place(at.group, row, at.first);
+        const std::size_t begin = of.place(at.group, row, at.first), next = row + 1 < of.height ? of.line() : 0;
         float* bias = sum((at.group - of.untouched) * 10 + 9, at.first);
         for (int w = 0; w < of.width; ++w)
             each(at.count, [&](int c, auto there) {
                 const Response found = responded<GELU>(load(line + w * at.stride + c));
                 const std::size_t place = begin + w * of.channels + c;
+                __builtin_prefetch(inner + place + next, 1);
+                __builtin_prefetch(leaving + place + next, 1);
                 const Lanes gradient = read(inner + place, there) * found.slope;
                 write(leaving + place, found.value, there);
                 store(to + w * at.stride + c, gradient);
                 add(bias + c, gradient);
+            });
+    }
+
+    // One row of gradients to what enters a group; what `enter` reads next is three rows below.
+    void hand_row_on(const Slice& at, int row, const float* gradients) const {
+        const std::size_t begin = of.place(at.group, row, at.first), next = row + 1 < of.height ? of.line() : 0;
+        const std::size_t later = (std::min(row + 3, of.height - 1) - row) * of.line();
+        for (int w = 0; w < of.width; ++w)
+            each(at.count, [&](int c, auto there) {
+                const std::size_t place = begin + w * of.channels + c;
+                __builtin_prefetch(entering + place + later);
+                if (at.group > of.untouched) __builtin_prefetch(inner + place + next - of.group_width(), 1);
+                hand_on(at, place, c, load(gradients + w * at.stride + c), there);
             });
     }
 

@@ -35,9 +35,9 @@ struct Groups {
 
     int group_width() const { return channels / groups; }
 
-    std::size_t place(int group, int row, int first) const {
-        return static_cast<std::size_t>(row) * width * channels + group * group_width() + first;
-    }
+    std::size_t line() const { return static_cast<std::size_t>(width) * channels; }
+
+    std::size_t place(int group, int row, int first) const { return row * line() + group * group_width() + first; }
 
     // Nine taps, the bias and the entering bias of `count` channels from `first` on, a row each.
     const float* gathered(int group, int first, int count, int own_stride, Scratch& scratch) const {
@@ -79,12 +79,14 @@ struct Filtering {
         }
     }
 
-    // One row of x, into the ring and into its map.
+    // One row of x, into the ring and into its map. The next row is brought into the cache meanwhile, a pixel at a time: lines of a slice
+    // lie too far apart to be foreseen.
     void enter(int group, int row, int first, int count, int own_stride, const float* plus, float* to) const {
-        const std::size_t line = of.place(group, row, first);
+        const std::size_t begin = of.place(group, row, first), next = row + 1 < of.height ? of.line() : 0;
         for (int w = 0; w < of.width; ++w)
             each(count, [&](int c, auto there) {
-                const std::size_t place = line + w * of.channels + c;
+                const std::size_t place = begin + w * of.channels + c;
+                __builtin_prefetch(hidden + place + next, 1);
                 Lanes lanes = read(hidden + place, there) + load(plus + c);
                 if (kept.levels) lanes *= kept(start + place);
                 if (group > of.untouched) lanes += read(leaving + place - of.group_width(), there);

@@ -1,12 +1,12 @@
-"""FViT's feed-forward in float32 with its matrix products: `native/feed_forward.cpp` and, for training, its namesake, on tensors.
+"""FViT's feed-forward in float32 with its matrix products: `native/feed_forward.cpp` and, for training, its namesakes, on tensors.
 
-A picture goes through both products and the filters between them by one thread, while its hidden map is in the cache. Maps are contiguous,
-weights of the products (hidden, C) and (C, hidden).
+A picture goes through both products and the filters between them by one thread, while its hidden map is in the cache; few pixels go through
+one after the other by all threads together. Maps are contiguous, weights of the products (hidden, C) and (C, hidden).
 """
 
 import ctypes
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from foveate.speed.native.chains import FilteringWeights
 from foveate.speed.native.library import LANES, function, has_library, pointer, pointers
 from foveate.speed.native.training import Dropped
 
-LIBRARY, TRAINING = "feed_forward", "feed_forward_training"
+LIBRARY, TRAINING, TRAINING_OF_FEW = "feed_forward", "feed_forward_training", "few_pixels_training"
 
 
 class Branch(NamedTuple):
@@ -39,7 +39,7 @@ def can_join() -> bool:
 
 def can_train() -> bool:
     """The same of `run` and `lead_back`."""
-    return has_library(TRAINING, torch.float32)
+    return has_library(TRAINING, torch.float32) and has_library(TRAINING_OF_FEW, torch.float32)
 
 
 def fits(fc1: Tensor, fc2: Tensor) -> bool:
@@ -66,7 +66,7 @@ def run(normal_bhwc: Tensor, r_bhwc: Tensor, bias: Tensor, branch: Branch) -> tu
     """`r + factor dropped(fc2(filters(fc1(normal))) + bias)`, and what enters the filters, (B, H, W, hidden), for `lead_back`."""
     y, entering = torch.empty_like(r_bhwc), r_bhwc.new_empty(*r_bhwc.shape[:3], len(branch.fc1))
     maps = map(pointer, (normal_bhwc, r_bhwc, entering, y))
-    call = function(TRAINING, "feed_forward", torch.float32)
+    call = _training_function("feed_forward", r_bhwc)
     call(*maps, *_given(r_bhwc, branch, pointer(bias)), torch.get_num_threads())
     return y, entering
 
@@ -87,9 +87,17 @@ def lead_back(
     """
     to_normal = torch.empty_like(gradient_bhwc)
     maps = map(pointer, (gradient_bhwc, normal_bhwc, entering, to_normal))
-    call, products = function(TRAINING, "feed_back", torch.float32), map(pointer, to_products)
+    call, products = _training_function("feed_back", gradient_bhwc), map(pointer, to_products)
     call(*maps, *_given(gradient_bhwc, branch), *products, pointers(to_weights), pointer(to_bias), torch.get_num_threads())
     return to_normal
+
+
+def _training_function(name: str, x_bhwc: Tensor) -> Any:
+    """For maps like this: with few pixels, bringing weights together for each thread and adding up parts of their gradients costs more than
+    maps that leave the cache.
+    """
+    channels = x_bhwc.shape[-1]
+    return function(TRAINING_OF_FEW if x_bhwc.numel() <= 2 * channels**2 else TRAINING, name, torch.float32)
 
 
 def _given(x_bhwc: Tensor, branch: Branch, *bias: ctypes.c_void_p) -> tuple[object, ...]:

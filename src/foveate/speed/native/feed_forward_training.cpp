@@ -1,63 +1,17 @@
-// FViT's feed-forward in training with its matrix products, as feed_forward.py calls it: each picture by one thread, while its
-// hidden map is in the cache, or few pixels by all threads together; float32 alone.
+// FViT's feed-forward in training, as feed_forward.py calls it for all but few pixels: each picture by one thread, while its hidden map is
+// in the cache.
 
-#include "packing.h"
-#include "panels.h"
-#include "residual.h"
+#include "branch.h"
 
 namespace {
 
 constexpr int ROWS = 192;                      // about, that go through the products together: pictures of small maps are taken together
-constexpr int CHUNK = 200;                     // rows whose products are added up at a time to a weight's gradient
 constexpr std::size_t SMALL_WEIGHT = 1 << 17;  // numbers; of larger weights' gradients there is one for each thread
 
-// What both directions are given. Sizes: B, H, W, C, hidden channels, groups, untouched groups; the filters' weights as `groups_of` reads
-// them; dropout of the hidden map, then of the end of the branch, four words each, and their scales; a factor for each picture.
-struct FeedForward {
-    int pictures, channels, hidden;
-    std::size_t pixels, weight;
-    Groups groups;
-    Kept kept;
-    std::size_t start;  // of the hidden map's numbers, for `kept`
-    Residual residual;
-
-    FeedForward(const std::int64_t* sizes, const float* const* weights, const std::int64_t* dropped, const float* scales,
-                const float* factors, Scratch& scratch)
-        : pictures(sizes[0]), channels(sizes[3]), hidden(sizes[4]), pixels(static_cast<std::size_t>(sizes[1]) * sizes[2]),
-          weight(static_cast<std::size_t>(hidden) * channels), kept(kept_of(dropped, scales[0])), start(dropped[3]),
-          residual{channels, static_cast<std::int64_t>(pixels), kept_of(dropped + 4, scales[1]), static_cast<std::size_t>(dropped[7]),
-                   factors} {
-        const std::int64_t of[] = {sizes[0], sizes[1], sizes[2], sizes[4], sizes[5], sizes[6]};
-        groups = groups_of(of, weights, scratch);
-    }
-
-    std::size_t rows() const { return pictures * pixels; }
-
-    // Whether bringing the weights together and adding up the parts of their gradients costs more than maps that leave the cache.
-    bool has_few_rows() const { return rows() <= 2 * static_cast<std::size_t>(channels); }
-
-    // In how many parts the pictures go through the products: as many for every thread.
-    int tasks(int threads) const {
-        const int together = static_cast<int>((ROWS + pixels - 1) / pixels), least = (pictures + together - 1) / together;
-        return std::min((least + threads - 1) / threads * threads, pictures);
-    }
-};
-
-// `to = left^T right`, or `to += left^T right` where it grows, for left (rows, down), its rows `step` apart, and right (rows, across);
-// nothing where `to` is null.
-void add_turned(const float* left, int step, const float* right, int rows, int down, int across, float* to, bool grows) {
-    for (int at = 0; to && at < rows; at += CHUNK)
-        multiply({left + at * step, 1, step}, down, std::min(CHUNK, rows - at), right + at * across, across, across, to, across,
-                 {nullptr, grows || at > 0});
-}
-
-// `to = left^T right` for few rows: parts of the outcome are shared out.
-void turned_product(const float* left, const float* right, int rows, int down, int across, float* to, int threads) {
-    constexpr int TILE = rows_of_tile(TILE_LANES);
-    share_rows(to ? (down + TILE - 1) / TILE : 0, threads, [&](int, std::int64_t first, std::int64_t last) {
-        const int begin = static_cast<int>(first) * TILE, end = std::min(static_cast<int>(last) * TILE, down);
-        add_turned(left + begin, down, right, rows, end - begin, across, to + static_cast<std::size_t>(begin) * across, false);
-    });
+// In how many parts the pictures go through the products: as many for every thread.
+int tasks_of(const Branch& of, int threads) {
+    const int together = static_cast<int>((ROWS + of.pixels - 1) / of.pixels), least = (of.pictures + together - 1) / together;
+    return std::min((least + threads - 1) / threads * threads, of.pictures);
 }
 
 void add_part(const float* part, std::size_t count, float* to, int threads) {
@@ -66,48 +20,18 @@ void add_part(const float* part, std::size_t count, float* to, int threads) {
     });
 }
 
-// What the way back reads and writes, as `feed_back` is given it.
-struct Back {
-    const float *gradient, *normal, *entering;
-    float *to_normal, *to_rows, *to_columns;
-    float* const* to_filters;
-    float* to_bias;
-};
-
-// The way back of few rows: all of them go through one step after the other.
-void lead_few_back(const FeedForward& of, const Right& fc2, const Right& fc1, const Back& all, Scratch* scratch, int threads) {
-    const std::size_t rows = of.rows();
-    float* outer = scratch[0].get(rows * of.channels);
-    float *inner = scratch[1].get(rows * of.hidden), *leaving = scratch[2].get(rows * of.hidden);
-    lead_back_rows(of.residual, all.gradient, rows, outer, all.to_bias, scratch[3], threads);
-    multiply_few(outer, rows, fc2, inner, false, threads);
-    const FilterGradients filters{of.groups, all.entering, inner, leaving, of.kept, of.start, nullptr};
-    add_group_sums(of.groups, filter_gradients(filters, of.pictures, scratch[4], threads), all.to_filters);
-    multiply_few(inner, rows, fc1, all.to_normal, false, threads);
-    turned_product(inner, all.normal, rows, of.hidden, of.channels, all.to_rows, threads);
-    turned_product(outer, leaving, rows, of.channels, of.hidden, all.to_columns, threads);
-}
-
 }  // namespace
 
 // `y = r + factor kept (fc2(filters(fc1(normal))) + bias)`; what enters the filters is left in `entering`. `rows` (hidden, C) and
-// `columns` (C, hidden) are the weights of the products, the rest as `FeedForward` takes it.
+// `columns` (C, hidden) are the weights of the products, the rest as `Branch` takes it.
 extern "C" void feed_forward(const float* normal, const float* r, float* entering, float* y, const std::int64_t* sizes, const float* rows,
                              const float* columns, const float* const* weights, const float* bias, const std::int64_t* dropped,
                              const float* scales, const float* factors, int threads) {
     static thread_local Scratch scratch[3];
-    const FeedForward of(sizes, weights, dropped, scales, factors, scratch[0]);
+    const Branch of(sizes, weights, dropped, scales, factors, scratch[0]);
     const Right fc1{rows, of.channels, of.hidden, true}, fc2{columns, of.hidden, of.channels, true};
-    if (of.has_few_rows()) {
-        float* leaving = scratch[1].get(of.rows() * of.hidden);
-        multiply_few(normal, of.rows(), fc1, entering, false, threads);
-        filter(of.groups, entering, leaving, of.kept, of.start, of.pictures, threads);
-        multiply_few(leaving, of.rows(), fc2, y, false, threads);
-        share_rows(of.rows(), threads, [&](int, std::int64_t first, std::int64_t last) { of.residual.add(r, y, bias, first, last); });
-        return;
-    }
     const Panels first(fc1, scratch[1], threads), second(fc2, scratch[2], threads);
-    const int tasks = of.tasks(threads);
+    const int tasks = tasks_of(of, threads);
     share(tasks, threads, [&](int task) {
         static thread_local Scratch own;
         Scratch once;
@@ -131,15 +55,10 @@ extern "C" void feed_back(const float* gradient, const float* normal, const floa
                           const float* scales, const float* factors, float* to_rows, float* to_columns, float* const* gradients,
                           float* to_bias, int threads) {
     static thread_local Scratch scratch[6];
-    const FeedForward of(sizes, weights, dropped, scales, factors, scratch[0]);
+    const Branch of(sizes, weights, dropped, scales, factors, scratch[0]);
     const Right fc2{columns, of.channels, of.hidden, false}, fc1{rows, of.hidden, of.channels, false};
-    if (of.has_few_rows()) {
-        const Back all{gradient, normal, entering, to_normal, to_rows, to_columns, gradients, to_bias};
-        lead_few_back(of, fc2, fc1, all, scratch + 1, threads);
-        return;
-    }
     const Panels first(fc2, scratch[1], threads), second(fc1, scratch[2], threads);
-    const int tasks = of.tasks(threads), stride = filled(of.channels);
+    const int tasks = tasks_of(of, threads), stride = filled(of.channels);
     const int parts = std::min(tasks, of.weight > SMALL_WEIGHT ? threads : 4 * threads);
     const std::size_t count = sums_of(of.groups);
     float *sums = scratch[3].get(count * parts), *ends = scratch[4].get(static_cast<std::size_t>(stride) * parts);

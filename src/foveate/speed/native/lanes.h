@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -36,9 +39,13 @@ inline void store(float* to, Lanes lanes) { std::memcpy(to, &lanes, sizeof lanes
 // The first `count` of sixteen numbers (all, where it is larger), the others zero.
 inline Lanes read(const float* from, int count) {
     if (count >= LANES) return load(from);
+#ifdef __AVX512F__
+    return _mm512_maskz_loadu_ps((1u << count) - 1, from);
+#else
     Lanes lanes = {};
     std::memcpy(&lanes, from, count * sizeof(float));
     return lanes;
+#endif
 }
 
 inline Lanes read(const Bfloat16* from, int count) {
@@ -52,8 +59,12 @@ inline Lanes read(const Bfloat16* from, int count) {
 }
 
 inline void write(float* to, Lanes lanes, int count) {
-    if (count >= LANES) store(to, lanes);
-    else std::memcpy(to, &lanes, count * sizeof(float));
+    if (count >= LANES) return store(to, lanes);
+#ifdef __AVX512F__
+    _mm512_mask_storeu_ps(to, (1u << count) - 1, lanes);
+#else
+    std::memcpy(to, &lanes, count * sizeof(float));
+#endif
 }
 
 // Rounded to the nearest, ties to even; what is not a number stays so.
@@ -146,8 +157,9 @@ struct Response {
     Lanes value, slope;
 };
 
+// Within its callers: a call would have the sums that these hold in registers put aside.
 template <int ACTIVATION>
-Response responded(Lanes x) {
+__attribute__((always_inline)) inline Response responded(Lanes x) {
     const Lanes one = Lanes{} + 1.0f;
     if constexpr (ACTIVATION == RELU) return {x < 0.0f ? Lanes{} : x, x > 0.0f ? one : Lanes{}};
     if constexpr (ACTIVATION == GELU) {

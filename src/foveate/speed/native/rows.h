@@ -32,13 +32,17 @@ constexpr std::size_t KEPT_NUMBERS = 1 << 22;  // of memory that grows with the 
 // Memory for one call: `kept`, or `once` where it is too much to be kept.
 inline float* room(Scratch& kept, Scratch& once, std::size_t count) { return (count <= KEPT_NUMBERS ? kept : once).get(count); }
 
-// The last `count` rows of a map, each with `halo` pixels of zeros at both ends.
+// The last `count` rows of a map, each with `halo` pixels of zeros at both ends; what is between them is to be written before it is read.
 class Ring {
   public:
     Ring(Scratch& scratch, int count, int width, int halo, int stride)
         : count_(count), size_(static_cast<std::size_t>(width + 2 * halo) * stride), inset_(static_cast<std::size_t>(halo) * stride) {
         memory_ = scratch.get((count + 1) * size_);
-        std::fill_n(memory_, (count + 1) * size_, 0.0f);
+        for (int row = 0; row < count; ++row) {
+            std::fill_n(memory_ + row * size_, inset_, 0.0f);
+            std::fill_n(memory_ + (row + 1) * size_ - inset_, inset_, 0.0f);
+        }
+        std::fill_n(memory_ + count * size_, size_, 0.0f);
     }
 
     float* row(int index) { return memory_ + index % count_ * size_ + inset_; }

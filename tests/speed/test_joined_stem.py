@@ -74,6 +74,13 @@ def test_moments_hold_where_the_mean_is_far_from_zero(shift: float) -> None:
     torch.testing.assert_close(variance.double(), exact.var(dim=0, unbiased=False), atol=1e-6, rtol=1e-3)
 
 
+def test_of_each_layer_one_map_is_kept_beside_the_picture() -> None:
+    fast, x, kept = joined(make_stem(width=32)), random_map(2, 3, 40, 32), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda tensor: tensor):
+        fast(x)
+    assert [shape for shape in kept if len(shape) == 4 and shape[2:] != (3, 3)] == [(2, 40, 32, 3), *[(2, 20, 16, 32)] * 3]
+
+
 def test_threads_change_nothing_but_rounding() -> None:
     assert_threads_change_nothing(joined(make_stem()), random_map(2, 3, 37, 29), tolerance=1e-4)
 
@@ -95,7 +102,7 @@ def test_frozen_weights_get_no_gradients() -> None:
 
 def test_a_whole_model_is_joined_with_its_stem() -> None:
     model = foveate.create_model("fvit_tiny", **SMALL)
-    assert "1 stem joined: GELU and batch norm in one pass, forward and backward" in foveate.optimize_for_training(model)
+    assert "1 stem joined: convolutions with GELU and batch norm, forward and backward" in foveate.optimize_for_training(model)
     assert type(foveate.optimize(model, compile=False).stem) is Stem
 
 

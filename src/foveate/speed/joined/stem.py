@@ -1,6 +1,6 @@
-"""FViT's stem in training on processors: convolutions with native passes between them, in both directions, see `native/stem.py`."""
+"""FViT's stem in training on processors: native passes, in float32 convolutions too, in both directions, see `native/stem.py`."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,21 +9,22 @@ from torch import Tensor, nn
 from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched
 from foveate.layers.watching import is_recorded
 from foveate.models.fvit import Stem
-from foveate.speed.joined.joinable import InTraining, are_for_chains, is_for_chains, is_in_one_mode, way_back
+from foveate.speed.joined.joinable import InTraining, are_for_chains, is_for_chains, is_in_one_mode, readable, way_back
 from foveate.speed.joined.parts import parts_of
 from foveate.speed.native import stem as native
 
 
 class JoinedStem(InTraining, Stem):
-    """The stem's equation with GELU and batch norm in one pass each, with gradients: (B, in_chans, H, W) -> (B, C, H/s, W/s).
+    """The stem's equation with GELU and batch norm within the passes of the convolutions: (B, in_chans, H, W) -> (B, C, H/s, W/s).
 
-    Numbers, gradients and running statistics are those of the layers up to rounding. Of each convolution its map and its outcome are kept
-    for the backward pass, GELU is computed again. Gradients can neither be differentiated once more nor be taken in batches. In
-    evaluation, and where the native code is not meant, the layers are called, as in `JoinedTrainingBlock`.
+    Numbers, gradients and running statistics are those of the layers up to rounding. What each convolution makes is kept for the backward
+    pass, the rest is computed again. The first convolution, and all in bfloat16, are the library's. Gradients can neither be differentiated
+    once more nor be taken in batches. In evaluation, and where the native code is not meant, the layers are called, as in
+    `JoinedTrainingBlock`.
     """
 
     LAYERS = Stem
-    KIND = "stem joined: GELU and batch norm in one pass, forward and backward"
+    KIND = "stem joined: convolutions with GELU and batch norm, forward and backward"
     can_join = staticmethod(native.can_join)
 
     @staticmethod
@@ -35,13 +36,17 @@ class JoinedStem(InTraining, Stem):
         if is_recorded() or not (parts := parts_of(self)).says(_is_joinable) or not self._takes(x, parts.parameters):
             return super().forward(x)
         dtype = compute_dtype(self.conv1.weight)
-        x_bhwc = x.to(dtype).permute(0, 2, 3, 1)
-        for convolution, norm in self._layers():
-            weights = convolution.weight.to(dtype), convolution.bias.to(dtype), norm.weight.float(), norm.bias.float()
-            with torch.autocast("cpu", enabled=False):
-                x_bhwc, mean, variance = _Layer.apply(x_bhwc, *weights, convolution.stride, norm.eps)
-            _keep_statistics(norm, mean, variance, x_bhwc[..., 0].numel())
-        return x_bhwc.permute(0, 3, 1, 2)
+        weights = [weight for convolution, norm in self._layers() for weight in self._weights(convolution, norm, dtype)]
+        with torch.autocast("cpu", enabled=False):
+            form = self.conv1.stride, (self.norm1.eps, self.norm2.eps, self.norm3.eps)
+            y_bhwc, *statistics = _Joined.apply(x.to(dtype).permute(0, 2, 3, 1), *form, *weights)
+        for (_, norm), mean, variance in zip(self._layers(), statistics[::2], statistics[1::2], strict=True):
+            _keep_statistics(norm, mean, variance, y_bhwc[..., 0].numel())
+        return y_bhwc.permute(0, 3, 1, 2)
+
+    @staticmethod
+    def _weights(convolution: Any, norm: Any, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        return convolution.weight.to(dtype), convolution.bias.to(dtype), norm.weight.float(), norm.bias.float()
 
     def _layers(self) -> tuple[tuple[Any, Any], ...]:
         return (self.conv1, self.norm1), (self.conv2, self.norm2), (self.conv3, self.norm3)
@@ -101,33 +106,81 @@ def _keep_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients to what `_Layer` is given."""
-    x, kernel, h, mean, scale, gain = ctx.saved_tensors
-    to_h, to_gain, to_shift, to_bias = native.gelu_norm_gradients(h, gradient, mean, scale, gain)
-    maps = (map_bhwc.permute(0, 3, 1, 2) for map_bhwc in (to_h, x))
-    form, wanted = (None, ctx.stride, (1, 1), (1, 1), False, (0, 0), 1), (*ctx.needs_input_grad[:2], False)
-    to_x, to_kernel, _ = torch.ops.aten.convolution_backward(*maps, kernel, *form, wanted)
-    to_x = None if to_x is None else to_x.permute(0, 2, 3, 1)
-    return to_x, to_kernel, to_bias.to(kernel.dtype), to_gain, to_shift, None, None
+    """The gradients to what `_Joined` is given."""
+    x, *saved = ctx.saved_tensors
+    layers = [_Made(*saved[at : at + len(_Made._fields)]) for at in range(0, len(saved), len(_Made._fields))]
+    found: list[Tensor | None] = []
+    for before, layer in reversed(list(zip([None, *layers[:-1]], layers, strict=True))):
+        if before is None:
+            gradient, to_gain, to_shift, to_kernel, to_bias = _lead_back(x, layer, gradient, ctx.stride, ctx.needs_input_grad[0])
+        elif gradient.dtype == torch.float32:
+            weights = *before.affine(), layer.kernel
+            norm = layer.mean, layer.scale, layer.gain
+            gradient, to_gain, to_shift, to_kernel, to_bias = native.convolve_gradients(before.h, *weights, layer.h, gradient, norm)
+        else:
+            entering = native.scale_gelu(before.h, *before.affine())
+            gradient, to_gain, to_shift, to_kernel, to_bias = _lead_back(entering, layer, gradient, (1, 1), wanted=True)
+        found = [to_kernel, to_bias.to(to_kernel.dtype), to_gain, to_shift, *found]
+    return gradient, None, None, *found
 
 
-class _Layer(torch.autograd.Function):
-    """x (B, H, W, C), kernel (C', C, 3, 3), bias, gain and shift (C',) -> `batch_norm(GELU(conv(x)))`, mean and variance of the GELU.
+def _lead_back(entering: Tensor, layer: "_Made", gradient: Tensor, stride: tuple[int, int], wanted: bool) -> tuple[Any, ...]:
+    """Back through one layer around a convolution of PyTorch's: to what enters, where it is wanted, gain, shift, kernel and bias."""
+    to_h, to_gain, to_shift, to_bias = native.gelu_norm_gradients(layer.h, gradient, layer.mean, layer.scale, layer.gain)
+    maps = (map_bhwc.permute(0, 3, 1, 2) for map_bhwc in (to_h, entering))
+    form = None, stride, (1, 1), (1, 1), False, (0, 0), 1
+    to_entering, to_kernel, _ = torch.ops.aten.convolution_backward(*maps, layer.kernel, *form, (wanted, True, False))
+    return (to_entering.permute(0, 2, 3, 1).contiguous() if wanted else None), to_gain, to_shift, to_kernel, to_bias
 
-    Kept for the backward pass: x and the convolution's outcome.
+
+class _Made(NamedTuple):
+    """One layer of the stem after its forward pass."""
+
+    h: Tensor
+    """The outcome of its convolution."""
+    kernel: Tensor
+    mean: Tensor
+    """Of `GELU(h)`, and one over its deviation."""
+    scale: Tensor
+    gain: Tensor
+    shift: Tensor
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """What the norm multiplies `GELU(h)` by, and adds then."""
+        return self.gain * self.scale, self.shift - self.mean * self.gain * self.scale
+
+
+class _Joined(torch.autograd.Function):
+    """x (B, H, W, C) -> `batch_norm(GELU(conv(x)))` three times, then mean and variance of each GELU.
+
+    `weights`: of each layer kernel (C', C, 3, 3), bias, gain and shift (C',). Kept for the backward pass: x and what the convolutions make.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor, gain: Tensor, shift: Tensor, stride: tuple[int, int], eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        h = F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, stride, padding=1).permute(0, 2, 3, 1).contiguous()
-        mean, variance = native.gelu_moments(h)
-        scale = torch.rsqrt(variance + eps)
-        y = native.scale_gelu(h, gain * scale, shift - mean * gain * scale)
+    def forward(ctx: Any, x: Tensor, stride: tuple[int, int], eps: tuple[float, ...], *weights: Tensor) -> tuple[Tensor, ...]:
+        weights = tuple(map(readable, weights))
+        layers: list[_Made] = []
+        statistics: list[Tensor] = []
+        for index, one in enumerate(eps):
+            kernel, bias, gain, shift = weights[4 * index : 4 * index + 4]
+            h = _convolve(layers[-1], kernel, bias) if layers else _convolved(x, kernel, bias, stride)
+            mean, variance = native.gelu_moments(h)
+            layers.append(_Made(h, kernel, mean, torch.rsqrt(variance + one), gain, shift))
+            statistics += mean, variance
         ctx.stride = stride
-        ctx.save_for_backward(x, kernel, h, mean, scale, gain)
-        ctx.mark_non_differentiable(mean, variance)
-        return y, mean, variance
+        ctx.save_for_backward(x, *(tensor for layer in layers for tensor in layer))
+        ctx.mark_non_differentiable(*statistics)
+        return native.scale_gelu(layers[-1].h, *layers[-1].affine()), *statistics
 
     backward = staticmethod(way_back(_backward))
+
+
+def _convolve(before: _Made, kernel: Tensor, bias: Tensor) -> Tensor:
+    """The convolution of what a layer made."""
+    if kernel.dtype == torch.float32:
+        return native.convolve(before.h, *before.affine(), kernel, bias)
+    return _convolved(native.scale_gelu(before.h, *before.affine()), kernel, bias, (1, 1))
+
+
+def _convolved(x_bhwc: Tensor, kernel: Tensor, bias: Tensor, stride: tuple[int, int]) -> Tensor:
+    return F.conv2d(x_bhwc.permute(0, 3, 1, 2), kernel, bias, stride, padding=1).permute(0, 2, 3, 1).contiguous()

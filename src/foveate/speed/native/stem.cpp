@@ -1,8 +1,7 @@
 // What follows a convolution of FViT's stem in training, GELU and batch norm, in both directions, as stem.py calls it. Maps are
 // (pixels, C), contiguous; weights and sums float32.
 
-#include "gradients.h"
-#include "threads.h"
+#include "gelu_norm.h"
 
 namespace {
 
@@ -75,40 +74,20 @@ extern "C" void scale_gelu(const Number* h, Number* y, const std::int64_t* sizes
     });
 }
 
-// The way back through `y = gain n + shift, n = (GELU(h) - mean) scale`, moments included. Weights are mean, scale, gain, (C filled up,)
-// each; the gradients, (C,) each: to gain, shift and a bias that h had.
+// The way back through GELU and batch norm, see gelu_norm.h. Weights are mean, scale, gain, (C filled up,) each; the gradients, (C,) each:
+// to gain, shift and a bias that h had.
 extern "C" void gelu_norm_gradients(const Number* h, const Number* outer, Number* to_h, const std::int64_t* sizes,
                                     const float* const* weights, float* const* gradients, int threads) {
-    static thread_local Scratch scratch;
+    static thread_local Scratch scratch[2];
     const int channels = sizes[1], stride = filled(channels), parts = row_parts(sizes[0], threads);
-    const std::size_t count = static_cast<std::size_t>(2) * stride;
-    float *sums = scratch.get(count * parts + count), *slant = sums + count * parts, *mean = slant + stride;
-    std::fill_n(sums, count * parts, 0.0f);
-    const auto normal = [=](int c, Lanes value) { return (value - load(weights[0] + c)) * load(weights[1] + c); };
+    const GeluNormGradient plain{channels, weights[0], weights[1], weights[2], nullptr, nullptr};
+    const GeluNormGradient one = with_means(plain, h, outer, sizes[0], gradients, scratch[0], threads);
+    float* sums = scratch[1].get(static_cast<std::size_t>(stride) * parts);
+    std::fill_n(sums, stride * parts, 0.0f);
     share_rows(sizes[0], threads, [&](int part, std::int64_t first, std::int64_t last) {
-        float *along = sums + part * count, *plain = along + stride;
-        for (std::int64_t at = first * channels; at < last * channels; at += channels)
-            each(channels, [&](int c, auto there) {
-                const Lanes g = read(outer + at + c, there);
-                add(along + c, g * normal(c, activated<GELU>(read(h + at + c, there))));
-                add(plain + c, g);
-            });
+        const std::int64_t at = first * channels;
+        one.lead_back(h + at, outer + at, last - first, to_h + at, sums + part * stride);
     });
-    collect(sums, parts, count);
-    for (int i = 0; i < 2; ++i) add_sums(sums + i * stride, 1, channels, stride, gradients[i]);
-    for (int c = 0; c < stride; ++c) slant[c] = sums[c] / sizes[0], mean[c] = sums[stride + c] / sizes[0];
-    std::fill_n(sums, count * parts, 0.0f);
-    share_rows(sizes[0], threads, [&](int part, std::int64_t first, std::int64_t last) {
-        float* own = sums + part * count;
-        for (std::int64_t at = first * channels; at < last * channels; at += channels)
-            each(channels, [&](int c, auto there) {
-                const Response response = responded<GELU>(read(h + at + c, there));
-                const Lanes g = read(outer + at + c, there) - load(mean + c) - normal(c, response.value) * load(slant + c);
-                const Lanes lanes = g * load(weights[1] + c) * load(weights[2] + c) * response.slope;
-                write(to_h + at + c, lanes, there);
-                add(own + c, lanes);
-            });
-    });
-    collect(sums, parts, count);
+    collect(sums, parts, stride);
     add_sums(sums, 1, channels, stride, gradients[2]);
 }

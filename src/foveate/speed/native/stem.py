@@ -1,7 +1,10 @@
-"""GELU with batch norm in training: the functions of `native/stem.cpp` on tensors.
+"""FViT's stem in training: the functions of `native/stem.cpp` and, in float32, of `native/stem_convolution.cpp` on tensors.
 
-Maps are contiguous, (B, H, W, C), on the processor, all in one number format; weights and their gradients are float32.
+Maps are contiguous, (B, H, W, C), on the processor, all in one number format; weights and their gradients are float32, contiguous.
 """
+
+import ctypes
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -9,12 +12,12 @@ from torch import Tensor
 from foveate.speed.joined.blocks import filled_up
 from foveate.speed.native.library import function, has_library, pointer, pointers, rows_of
 
-LIBRARY = "stem"
+LIBRARY, CONVOLUTION = "stem", "stem_convolution"
 
 
 def can_join(dtype: torch.dtype) -> bool:
     """Whether the functions could be compiled here for maps in this number format; the first call does it."""
-    return has_library(LIBRARY, dtype)
+    return has_library(LIBRARY, dtype) and (dtype != torch.float32 or has_library(CONVOLUTION, dtype))
 
 
 def gelu_moments(h_bhwc: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,3 +48,36 @@ def gelu_norm_gradients(h_bhwc: Tensor, outer: Tensor, mean: Tensor, scale: Tens
     maps = map(pointer, (h_bhwc, outer, to_h))
     call(*maps, rows_of(h_bhwc), pointers(weights), pointers(sums), torch.get_num_threads())
     return to_h, *sums
+
+
+def convolve(before: Tensor, gain: Tensor, shift: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """`conv(gain GELU(before) + shift)`, the kernel (C', C, 3, 3), in float32."""
+    h = before.new_empty(*before.shape[:3], len(kernel))
+    weights = kernel, *map(filled_up, (bias, gain, shift))
+    call = function(CONVOLUTION, "convolve", torch.float32)
+    call(pointer(before), pointer(h), _sizes(before, kernel), pointers(weights), torch.get_num_threads())
+    return h
+
+
+def convolve_gradients(
+    before: Tensor, gain: Tensor, shift: Tensor, kernel: Tensor, h: Tensor, outer: Tensor, norm: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """The way back through `convolve`, whose outcome is `h`, and what `gelu_norm_gradients` goes back through, in float32.
+
+    Args:
+        outer: the gradient to what follows GELU and batch norm.
+        norm: mean, scale and gain of this one.
+
+    Returns:
+        The gradients to `gain GELU(before) + shift`, to gain and shift of the norm, kernel and bias.
+    """
+    to_entering, sums = torch.empty_like(before), [torch.zeros_like(weight) for weight in (norm[2], norm[2], kernel, norm[2])]
+    weights = kernel, *map(filled_up, (gain, shift, *norm))
+    call = function(CONVOLUTION, "convolve_back", torch.float32)
+    maps = map(pointer, (before, h, outer, to_entering))
+    call(*maps, _sizes(before, kernel), pointers(weights), pointers(sums), torch.get_num_threads())
+    return to_entering, *sums
+
+
+def _sizes(before: Tensor, kernel: Tensor) -> ctypes.Array[ctypes.c_int64]:
+    return (ctypes.c_int64 * 5)(*before.shape, len(kernel))

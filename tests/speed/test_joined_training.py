@@ -203,7 +203,7 @@ def test_a_joined_model_becomes_one_for_inference() -> None:
     model = foveate.create_model("fvit_tiny", **SMALL)
     foveate.optimize_for_training(model)
     fast, x = foveate.optimize(model), torch.randn(1, 3, 40, 40)
-    assert fast.optimized[-1] == "5 blocks joined: native chains and products"
+    assert fast.optimized[-1] == "5 blocks joined: native chains and products; 1 stem joined: one native pass"
     assert sum(isinstance(module, JoinedTrainingBlock) for module in model.modules()) == 5
     with torch.no_grad():
         torch.testing.assert_close(fast(x), model.eval()(x), atol=1e-4, rtol=1e-4)

@@ -19,12 +19,13 @@ from foveate.speed.joined.stem import JoinedStem
 from foveate.speed.joined.token_blocks import JoinedTokenBlock
 from foveate.speed.joined.token_layers import JoinedTokenPerformer
 from foveate.speed.joined.training_blocks import JoinedTrainingBlock
+from foveate.speed.joined.training_stem import JoinedTrainingStem
 from foveate.speed.joined.training_token_blocks import JoinedTokenTrainingBlock
 from foveate.speed.joined.training_token_layers import JoinedTokenPerformerTraining
 from foveate.speed.native.library import find_compiler, pytorchs_openmp
 
 BLOCKS = JoinedBlock, JoinedTokenBlock
-TRAINING_PARTS = JoinedTrainingBlock, JoinedStem, JoinedTokenTrainingBlock, JoinedTokenPerformerTraining
+TRAINING_PARTS = JoinedTrainingBlock, JoinedTrainingStem, JoinedTokenTrainingBlock, JoinedTokenPerformerTraining
 
 _logger = logging.getLogger(__name__)
 
@@ -34,10 +35,10 @@ def optimize(model: nn.Module, *, compile: bool = True) -> nn.Module:  # noqa: A
 
     What was done is logged as information and stands in the copy's `optimized`. Outputs differ from the model's by rounding alone. The copy
     cannot be trained, nor its weights saved for one that can; it takes pictures of any size as before. On processors the blocks of FViT and
-    T2T-ViT and the latter's token layers run in C++, see `JoinedBlock`, `JoinedTokenBlock` and `JoinedTokenPerformer`, and nothing else is
-    compiled; the first process on a machine waits some seconds for that, later ones load what it made (`native/kept_libraries.py`). Any
-    other model (and these where PyTorch brings no GNU OpenMP) is compiled by torch.compile, which takes minutes, and the first picture of
-    each new size waits for it again. Bring the model to its device and number format first.
+    T2T-ViT, the former's stem and the latter's token layers run in C++, see `JoinedBlock`, `JoinedStem`, `JoinedTokenBlock` and
+    `JoinedTokenPerformer`, and nothing else is compiled; the first process on a machine waits some seconds for that, later ones load what
+    it made (`native/kept_libraries.py`). Any other model (and these where PyTorch brings no GNU OpenMP) is compiled by torch.compile,
+    which takes minutes, and the first picture of each new size waits for it again. Bring the model to its device and number format first.
 
     Args:
         model: of this project, or anything around one (a detector, a segmenter): what it holds of FViT and T2T-ViT is rewritten. It is
@@ -59,9 +60,9 @@ def optimize_for_training(model: nn.Module) -> tuple[str, ...]:
     """Makes a model that trains on a processor faster, in place, and says what was done; nothing where there is nothing to do.
 
     FViT's blocks and stem, T2T-ViT's blocks and token layers run in C++ in both directions, which the first process on a machine compiles
-    (13 and 9 s), see `JoinedTrainingBlock`, `JoinedStem`, `JoinedTokenTrainingBlock` and `JoinedTokenPerformerTraining`: numbers and
-    gradients stay up to rounding, names of modules and parameters too, so that weights are saved and loaded as before. Dropout draws other
-    numbers. Every model stays as it is on other devices or without a C++ compiler; parts whose layers are replaced or hooked later go
+    (13 and 9 s), see `JoinedTrainingBlock`, `JoinedTrainingStem`, `JoinedTokenTrainingBlock` and `JoinedTokenPerformerTraining`: numbers
+    and gradients stay up to rounding, names of modules and parameters too, so that weights are saved and loaded as before. Dropout draws
+    other numbers. Every model stays as it is on other devices or without a C++ compiler; parts whose layers are replaced or hooked later go
     through their layers again. `foveate train` does this itself.
 
     Args:
@@ -131,7 +132,7 @@ def _is_joinable(model: nn.Module) -> bool:
 def _join(model: nn.Module) -> str:
     """What had been joined before is counted once more."""
     counts = {}
-    for kind in (*BLOCKS, JoinedTokenPerformer):
+    for kind in (*BLOCKS, JoinedStem, JoinedTokenPerformer):
         fitting: list[Any] = [module for module in model.modules() if kind.fits(module)]
         if fitting and kind.can_join(next(fitting[0].parameters()).dtype):
             for block in fitting:

@@ -9,8 +9,6 @@
 
 namespace {
 
-constexpr int ROWS_OF_BAND = 6;  // or more, where threads need not wait: at a band's edges rows are computed twice
-
 // `p = position(x); r = p + factor activation(filter(gain norm(p) + shift))`, then `y = r + later_bias` and
 // `normal = later_gain norm(r) + later_shift`, (H, W, C) each; later gain and shift are left out where they are null: in inference they are
 // folded into the product that follows.
@@ -93,13 +91,6 @@ struct Mixing {
         }
     }
 };
-
-// In how many bands of rows each picture's map is shared out: few pictures in two for each thread, or at least in one.
-inline int bands_of(int pictures, int height, int threads) {
-    const int wanted = std::min((2 * threads + pictures - 1) / pictures, height / ROWS_OF_BAND);
-    const int needed = std::min((threads + pictures - 1) / pictures, height / 2);
-    return std::max({wanted, needed, 1});
-}
 
 // `whole`: the sizes and weights of all pictures, and the maps of the first; `factors`: one for each picture, null for ones.
 void mix(const Mixing& whole, int pictures, const float* factors, int threads) {

@@ -1,93 +1,75 @@
-// What follows a convolution of FViT's stem in training, GELU and batch norm, in both directions, as stem.py calls it. Maps are
-// (pixels, C), contiguous; weights and sums float32.
+// FViT's stem for inference, as stem.py calls it: in one pass over each picture, whose rows go through rings from layer to layer. Float32
+// alone.
 
-#include "gelu_norm.h"
+#include "convolution.h"
 
 namespace {
 
-constexpr int TOGETHER = 64;  // pixels whose moments are taken from the first cache
+// `gain GELU(conv(.)) + shift`, (stride) each.
+struct Layer {
+    Convolution convolution;
+    int channels;
+    const float *gain, *shift;
 
-// Mean and sum of squared deviations of several pixels, for every channel; two of them make one, after Chan, Golub and LeVeque (1979).
-struct Spread {
-    float *mean, *squares;
-    std::int64_t count;
-
-    void merge(const Spread& other, int stride) {
-        const float all = static_cast<float>(count + other.count), share = other.count / all, weight = share * count;
-        for (int c = 0; c < stride; c += LANES) {
-            const Lanes apart = load(other.mean + c) - load(mean + c);
-            store(mean + c, load(mean + c) + share * apart);
-            store(squares + c, load(squares + c) + load(other.squares + c) + weight * apart * apart);
-        }
-        count += other.count;
+    // One row, of `channels` numbers a pixel; `line` has room for (width, stride).
+    void operator()(const float* const* rows, int width, float* line, float* to) const {
+        convolution(rows, width, line);
+        for (int w = 0; w < width; ++w)
+            each(channels, [&](int c, auto there) {
+                const Lanes value = activated<GELU>(load(line + w * convolution.stride + c));
+                write(to + w * channels + c, value * load(gain + c) + load(shift + c), there);
+            });
     }
 };
 
-// Of GELU of up to `TOGETHER` pixels; `values` has room for them.
-void spread_of(const Number* h, int pixels, int channels, int stride, float* values, Spread& to) {
-    for (int p = 0; p < pixels; ++p)
-        each(channels, [&](int c, auto there) { store(values + p * stride + c, activated<GELU>(read(h + p * channels + c, there))); });
-    for (int c = 0; c < stride; c += LANES) {
-        Lanes total = {}, squares = {};
-        for (int p = 0; p < pixels; ++p) total += load(values + p * stride + c);
-        const Lanes mean = total / static_cast<float>(pixels);
-        for (int p = 0; p < pixels; ++p) {
-            const Lanes centred = load(values + p * stride + c) - mean;
-            squares += centred * centred;
+// Of one picture x, (H, W, entering), that goes through the layers to y; the first has outputs only every `down` rows.
+struct Picture {
+    const float* x;
+    float* y;
+    int height, width, entering, down, rows_out, width_out;
+    const Layer* layers;
+
+    // Rows `first` to `last` of y.
+    void operator()(int first, int last) const {
+        static thread_local Scratch scratch[4];
+        static thread_local std::vector<const float*> rows;
+        const int channels = layers[0].channels;
+        Ring picture(scratch[0], 3, width, 1, entering), one(scratch[1], 3, width_out, 1, channels);
+        Ring two(scratch[2], 3, width_out, 1, channels);
+        float* line = scratch[3].get(static_cast<std::size_t>(width_out) * filled(channels));
+        int second = std::max(first - 1, 0), begun = std::max(first - 2, 0), loaded = std::max(down * begun - 1, 0);
+        for (int row = first; row < last; ++row) {
+            for (; second < std::min(row + 2, rows_out); ++second) {
+                for (; begun < std::min(second + 2, rows_out); ++begun) {
+                    for (; loaded < std::min(down * begun + 2, height); ++loaded)
+                        std::copy_n(x + static_cast<std::size_t>(loaded) * width * entering, width * entering, picture.row(loaded));
+                    layers[0](picture.around(down * begun, 3, height, rows), width_out, line, one.row(begun));
+                }
+                layers[1](one.around(second, 3, rows_out, rows), width_out, line, two.row(second));
+            }
+            layers[2](two.around(row, 3, rows_out, rows), width_out, line, y + static_cast<std::size_t>(row) * width_out * channels);
         }
-        store(to.mean + c, mean), store(to.squares + c, squares);
     }
-    to.count = pixels;
-}
+};
 
 }  // namespace
 
-// Mean and variance (not corrected) of GELU(h) over all pixels. Sizes: pixels, C; both (C,).
-extern "C" void gelu_moments(const Number* h, const std::int64_t* sizes, float* mean, float* variance, int threads) {
-    static thread_local Scratch scratch;
-    const int channels = sizes[1], stride = filled(channels), parts = row_parts(sizes[0], threads);
-    float* spreads = scratch.get(static_cast<std::size_t>(2) * stride * parts);
-    std::vector<Spread> found(parts);
-    for (int part = 0; part < parts; ++part) found[part] = {spreads + 2 * part * stride, spreads + (2 * part + 1) * stride, 0};
-    std::fill_n(spreads, 2 * parts * stride, 0.0f);
-    share_rows(sizes[0], threads, [&](int part, std::int64_t first, std::int64_t last) {
-        static thread_local Scratch own[2];
-        float *values = own[0].get(TOGETHER * stride), *few = own[1].get(2 * stride);
-        for (std::int64_t at = first; at < last; at += TOGETHER) {
-            Spread next = {few, few + stride, 0};
-            spread_of(h + at * channels, static_cast<int>(std::min<std::int64_t>(TOGETHER, last - at)), channels, stride, values, next);
-            found[part].merge(next, stride);
-        }
+// Sizes: B, H, W, channels of x and of y, strides of the first convolution. Taps of each layer, then bias, gain and shift of each.
+extern "C" void stem(
+    const float* x, float* y, const std::int64_t* sizes, const float* const* taps, const float* const* rows, int threads) {
+    const int pictures = sizes[0], height = sizes[1], width = sizes[2], entering = sizes[3], channels = sizes[4];
+    const int down = sizes[5], across = sizes[6], rows_out = (height + down - 1) / down, width_out = (width + across - 1) / across;
+    Layer layers[3];
+    for (int i = 0; i < 3; ++i) {
+        const Convolution convolution{i ? channels : entering, filled(channels), i ? 1 : across, taps[i], rows[3 * i]};
+        layers[i] = {convolution, channels, rows[3 * i + 1], rows[3 * i + 2]};
+    }
+    const int bands = bands_of(pictures, rows_out, threads);
+    share(pictures * bands, threads, [&](int task) {
+        const int index = task / bands, band = task % bands;
+        const Picture one{x + static_cast<std::size_t>(index) * height * width * entering,
+                          y + static_cast<std::size_t>(index) * rows_out * width_out * channels,
+                          height, width, entering, down, rows_out, width_out, layers};
+        one(rows_out * band / bands, rows_out * (band + 1) / bands);
     });
-    for (int part = 1; part < parts; ++part) found[0].merge(found[part], stride);
-    for (int c = 0; c < channels; ++c) mean[c] = found[0].mean[c], variance[c] = found[0].squares[c] / sizes[0];
-}
-
-// `y = gain GELU(h) + shift`; both (C filled up,).
-extern "C" void scale_gelu(const Number* h, Number* y, const std::int64_t* sizes, const float* gain, const float* shift, int threads) {
-    const int channels = sizes[1];
-    share_rows(sizes[0], threads, [&](int, std::int64_t first, std::int64_t last) {
-        for (std::int64_t at = first * channels; at < last * channels; at += channels)
-            each(channels, [&](int c, auto there) {
-                write(y + at + c, activated<GELU>(read(h + at + c, there)) * load(gain + c) + load(shift + c), there);
-            });
-    });
-}
-
-// The way back through GELU and batch norm, see gelu_norm.h. Weights are mean, scale, gain, (C filled up,) each; the gradients, (C,) each:
-// to gain, shift and a bias that h had.
-extern "C" void gelu_norm_gradients(const Number* h, const Number* outer, Number* to_h, const std::int64_t* sizes,
-                                    const float* const* weights, float* const* gradients, int threads) {
-    static thread_local Scratch scratch[2];
-    const int channels = sizes[1], stride = filled(channels), parts = row_parts(sizes[0], threads);
-    const GeluNormGradient plain{channels, weights[0], weights[1], weights[2], nullptr, nullptr};
-    const GeluNormGradient one = with_means(plain, h, outer, sizes[0], gradients, scratch[0], threads);
-    float* sums = scratch[1].get(static_cast<std::size_t>(stride) * parts);
-    std::fill_n(sums, stride * parts, 0.0f);
-    share_rows(sizes[0], threads, [&](int part, std::int64_t first, std::int64_t last) {
-        const std::int64_t at = first * channels;
-        one.lead_back(h + at, outer + at, last - first, to_h + at, sums + part * stride);
-    });
-    collect(sums, parts, stride);
-    add_sums(sums, 1, channels, stride, gradients[2]);
 }

@@ -1,5 +1,5 @@
-// Two convolutions of FViT's stem in training with GELU and batch norm between them, as stem.py calls it: what stands between them is never
-// in memory. Float32 alone.
+// Two convolutions of FViT's stem in training with GELU and batch norm between them, as stem_training.py calls it: what stands between
+// them is never in memory. Float32 alone.
 
 #include "convolution.h"
 #include "gelu_norm.h"
@@ -35,7 +35,7 @@ void convolve_row(const Convolution& convolution, const float* const* rows, int 
 extern "C" void convolve(const float* before, float* h, const std::int64_t* sizes, const float* const* weights, int threads) {
     static thread_local Scratch scratch;
     const int pictures = sizes[0], height = sizes[1], width = sizes[2], from = sizes[3], channels = sizes[4], stride = filled(channels);
-    const Convolution convolution{from, stride, gathered_taps(weights[0], from, channels, false, scratch), weights[1]};
+    const Convolution convolution{from, stride, 1, gathered_taps(weights[0], from, channels, false, scratch), weights[1]};
     const Entering enter{before, width, from, weights[2], weights[3]};
     share_map_rows(pictures, height, threads, [&](int, int picture, int first, int last) {
         static thread_local Scratch own[2];
@@ -57,7 +57,7 @@ extern "C" void convolve_back(const float* before, const float* h, const float* 
     static thread_local Scratch scratch[3];
     const int pictures = sizes[0], height = sizes[1], width = sizes[2], from = sizes[3], channels = sizes[4], stride = filled(channels);
     const std::int64_t map_rows = static_cast<std::int64_t>(pictures) * height;
-    const Convolution back{channels, filled(from), gathered_taps(weights[0], from, channels, true, scratch[0]), nullptr};
+    const Convolution back{channels, filled(from), 1, gathered_taps(weights[0], from, channels, true, scratch[0]), nullptr};
     const Entering enter{before, width, from, weights[1], weights[2]};
     const GeluNormGradient plain{channels, weights[3], weights[4], weights[5], nullptr, nullptr};
     const GeluNormGradient norm = with_means(plain, h, outer, map_rows * width, gradients, scratch[1], threads);

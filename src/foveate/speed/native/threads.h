@@ -11,6 +11,8 @@ extern "C" void GOMP_parallel(void (*function)(void*), void* data, unsigned thre
 
 namespace {
 
+constexpr int ROWS_OF_BAND = 6;  // or more, where threads need not wait: at a band's edges rows are computed twice
+
 // `task(0)` to `task(count - 1)`, each by the thread that is free.
 template <typename Task>
 void share(int count, int threads, const Task& task) {
@@ -34,6 +36,13 @@ template <typename Task>
 void share_rows(std::int64_t rows, int threads, const Task& task) {
     const int parts = row_parts(rows, threads);
     share(parts, threads, [&](int part) { task(part, rows * part / parts, rows * (part + 1) / parts); });
+}
+
+// In how many bands of rows each picture's map is shared out: few pictures in two for each thread, or at least in one.
+inline int bands_of(int pictures, int height, int threads) {
+    const int wanted = std::min((2 * threads + pictures - 1) / pictures, height / ROWS_OF_BAND);
+    const int needed = std::min((threads + pictures - 1) / pictures, height / 2);
+    return std::max({wanted, needed, 1});
 }
 
 }  // namespace

@@ -36,7 +36,8 @@ struct Start {
 };
 
 // ROWS rows and LANES times WIDTH columns of `start + a b`, to c. Every third row of a has a pointer of its own: more, or the strides of
-// six rows, would not stay in registers. Kept apart from its callers for the same reason.
+// six rows, would not stay in registers. Kept apart from its callers for the same reason. What the result grows from is asked for at the
+// beginning and added at the end: it has often left the cache.
 template <int ROWS, int WIDTH>
 __attribute__((noinline)) void multiply_tile(
     Left a, const float* b, std::ptrdiff_t b_stride, int depth, float* c, std::ptrdiff_t c_stride, Start start) {
@@ -47,7 +48,7 @@ __attribute__((noinline)) void multiply_tile(
 #pragma GCC unroll 4
         for (int j = 0; j < WIDTH; ++j) {
             __builtin_prefetch(c + r * c_stride + j * LANES, 1);
-            sums[r][j] = start.grows ? load(c + r * c_stride + j * LANES) : Lanes{};
+            sums[r][j] = Lanes{};
             if (start.bias) sums[r][j] += start.bias[r];
         }
     const float* from[POINTERS];
@@ -67,7 +68,10 @@ __attribute__((noinline)) void multiply_tile(
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
-        for (int j = 0; j < WIDTH; ++j) store(c + r * c_stride + j * LANES, sums[r][j]);
+        for (int j = 0; j < WIDTH; ++j) {
+            if (start.grows) sums[r][j] += load(c + r * c_stride + j * LANES);
+            store(c + r * c_stride + j * LANES, sums[r][j]);
+        }
 }
 
 // WIDTH groups of columns and any number of rows: whole tiles, then halves of them.

@@ -60,7 +60,7 @@ def optimize_for_training(model: nn.Module) -> tuple[str, ...]:
     """Makes a model that trains on a processor faster, in place, and says what was done; nothing where there is nothing to do.
 
     FViT's blocks and stem, T2T-ViT's blocks and token layers run in C++ in both directions, which the first process on a machine compiles
-    (13 and 9 s), see `JoinedTrainingBlock`, `JoinedTrainingStem`, `JoinedTokenTrainingBlock` and `JoinedTokenPerformerTraining`: numbers
+    (11 and 8 s), see `JoinedTrainingBlock`, `JoinedTrainingStem`, `JoinedTokenTrainingBlock` and `JoinedTokenPerformerTraining`: numbers
     and gradients stay up to rounding, names of modules and parameters too, so that weights are saved and loaded as before. Dropout draws
     other numbers. Every model stays as it is on other devices or without a C++ compiler; parts whose layers are replaced or hooked later go
     through their layers again. `foveate train` does this itself.

@@ -40,7 +40,7 @@ from foveate.verbs.training_plan import plan, resolved, tell_warnings, warmup_no
 from foveate.verbs.training_result import TrainResult
 
 MANY_STEPS = 100
-"""From so many weight updates on blocks are joined: compiling takes six to eight seconds, once on a machine."""
+"""From so many weight updates on blocks are joined: compiling takes eight to eleven seconds, once on a machine."""
 
 FREE_ON_RESUME = {"num_workers", "checkpoint_minutes", "checkpoint_every_steps", "tensorboard", "resume"}
 

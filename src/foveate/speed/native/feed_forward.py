@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from foveate.speed.native.chains import FilteringWeights
-from foveate.speed.native.library import LANES, function, has_library, pointer, pointers
+from foveate.speed.native.library import LANES, function, has_libraries, has_library, pointer, pointers
 from foveate.speed.native.training import Dropped
 
 LIBRARY, TRAINING, TRAINING_OF_FEW = "feed_forward", "feed_forward_training", "few_pixels_training"
@@ -39,7 +39,7 @@ def can_join() -> bool:
 
 def can_train() -> bool:
     """The same of `run` and `lead_back`."""
-    return has_library(TRAINING, torch.float32) and has_library(TRAINING_OF_FEW, torch.float32)
+    return has_libraries((TRAINING, TRAINING_OF_FEW), torch.float32)
 
 
 def fits(fc1: Tensor, fc2: Tensor) -> bool:

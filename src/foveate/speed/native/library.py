@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,13 @@ _logger = logging.getLogger(__name__)
 def has_library(name: str, dtype: torch.dtype) -> bool:
     """Whether the file `name` of `native/` could be compiled here for maps in this number format; the first call does it."""
     return dtype in FORMATS and _compiled(name, FORMATS[dtype]) is not None
+
+
+@lru_cache
+def has_libraries(names: tuple[str, ...], dtype: torch.dtype) -> bool:
+    """The same of several files, which are compiled side by side."""
+    with ThreadPoolExecutor(len(names)) as threads:
+        return all(threads.map(partial(has_library, dtype=dtype), names))
 
 
 def function(library: str, name: str, dtype: torch.dtype) -> Any:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from foveate.speed.joined.blocks import filled_up
-from foveate.speed.native.library import function, has_library, pointer, pointers, rows_of
+from foveate.speed.native.library import function, has_libraries, has_library, pointer, pointers, rows_of
 
 LIBRARY, CONVOLUTION = "stem_training", "stem_convolution"
 
 
 def can_join(dtype: torch.dtype) -> bool:
     """Whether the functions could be compiled here for maps in this number format; the first call does it."""
-    return has_library(LIBRARY, dtype) and (dtype != torch.float32 or has_library(CONVOLUTION, dtype))
+    return has_libraries((LIBRARY, CONVOLUTION), dtype) if dtype == torch.float32 else has_library(LIBRARY, dtype)
 
 
 def gelu_moments(h_bhwc: Tensor) -> tuple[Tensor, Tensor]:

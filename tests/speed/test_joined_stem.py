@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 import foveate
 from foveate.models.fvit import Stem
 from foveate.speed.joined.stem import JoinedStem
 from foveate.speed.native import stem as native
 from joined_modules import joined_copy, random_map
+from stem_changes import STEM_CHANGES
 from training_blocks import SMALL
 
 pytestmark = pytest.mark.skipif(not native.can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
@@ -77,18 +77,6 @@ def test_an_optimized_model_is_joined_with_its_stem() -> None:
     torch.testing.assert_close(once(x), model(x).detach(), atol=1e-4, rtol=1e-4)
 
 
-def hooked(stem: Any) -> None:
-    stem.norm2.register_forward_hook(lambda *_: None)
-
-
-def with_another_norm(stem: Any) -> None:
-    stem.norm2 = nn.InstanceNorm2d(24, affine=True)
-
-
-def without_statistics(stem: Any) -> None:
-    stem.norm3.running_mean = stem.norm3.running_var = None
-
-
 def in_training(stem: Any) -> None:
     stem.train()
 
@@ -97,26 +85,11 @@ def with_one_norm_in_training(stem: Any) -> None:
     stem.norm2.train()
 
 
-def in_float64(stem: Any) -> None:
-    stem.double()
-
-
 def that_learns(stem: Any) -> None:
     stem.requires_grad_(requires_grad=True)
 
 
-CHANGES = [
-    hooked,
-    with_another_norm,
-    without_statistics,
-    in_training,
-    with_one_norm_in_training,
-    in_float64,
-    that_learns,
-]
-
-
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", [*STEM_CHANGES, in_training, with_one_norm_in_training, that_learns])
 def test_what_the_native_code_is_not_made_for_goes_through_the_layers(
     change: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from foveate.speed.joined.training_stem import JoinedTrainingStem
 from foveate.speed.native import stem_training as native_stem
 from foveate.speed.native.stem_training import can_join, gelu_moments
 from joined_modules import joined_copy, random_map
+from stem_changes import STEM_CHANGES
 from training_blocks import SMALL
 from training_steps import assert_bfloat16_is_no_worse, assert_close, assert_threads_change_nothing, learnt
 
@@ -106,26 +107,6 @@ def test_a_whole_model_is_joined_with_its_stem() -> None:
     assert type(foveate.optimize(model, compile=False).stem) is Stem
 
 
-def hooked(stem: Any) -> None:
-    stem.conv2.register_forward_hook(lambda *_: None)
-
-
-def with_another_norm(stem: Any) -> None:
-    stem.norm2 = nn.InstanceNorm2d(24, affine=True)
-
-
-def without_running_tensors(stem: Any) -> None:
-    stem.norm1.running_mean = stem.norm1.running_var = None
-
-
-def without_a_count(stem: Any) -> None:
-    stem.norm3.num_batches_tracked = None
-
-
-def without_statistics(stem: Any) -> None:
-    stem.norm1 = nn.BatchNorm2d(24, track_running_stats=False)
-
-
 def in_evaluation(stem: Any) -> None:
     stem.eval()
 
@@ -134,28 +115,7 @@ def with_a_frozen_norm(stem: Any) -> None:
     stem.norm3.eval()
 
 
-def in_float64(stem: Any) -> None:
-    stem.double()
-
-
-def around_a_circle(stem: Any) -> None:
-    stem.conv3.padding_mode = "circular"
-
-
-CHANGES = [
-    hooked,
-    with_another_norm,
-    without_running_tensors,
-    without_a_count,
-    without_statistics,
-    in_evaluation,
-    with_a_frozen_norm,
-    in_float64,
-    around_a_circle,
-]
-
-
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", [*STEM_CHANGES, in_evaluation, with_a_frozen_norm])
 def test_what_the_native_code_is_not_made_for_goes_through_the_layers(
     change: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

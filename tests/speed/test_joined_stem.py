@@ -66,6 +66,14 @@ def test_changed_weights_and_statistics_are_taken_up() -> None:
         torch.testing.assert_close(fast(x), stem(x), atol=2e-5, rtol=2e-5)
 
 
+def test_settings_changed_later_are_taken_up() -> None:
+    stem, x = make_stem(), random_map(1, 3, 9, 9)
+    fast = joined(stem)
+    for one in (stem, fast):
+        one.norm1.eps, one.conv1.stride = 0.5, (1, 1)
+    torch.testing.assert_close(fast(x), stem(x), atol=2e-5, rtol=2e-5)
+
+
 def test_an_optimized_model_is_joined_with_its_stem() -> None:
     model = foveate.create_model("fvit_tiny", **SMALL).eval()
     once = foveate.optimize(model)

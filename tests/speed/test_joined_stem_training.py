@@ -75,6 +75,20 @@ def test_moments_hold_where_the_mean_is_far_from_zero(shift: float) -> None:
     torch.testing.assert_close(variance.double(), exact.var(dim=0, unbiased=False), atol=1e-6, rtol=1e-3)
 
 
+def test_biases_may_change_before_the_way_back_as_those_of_the_layers() -> None:
+    stem, x = make_stem(), random_map(2, 3, 20, 14)
+    gradients = []
+    for one in (stem, joined(stem)):
+        y = one(x)
+        with torch.no_grad():
+            for name, parameter in one.named_parameters():
+                if name.endswith("bias"):
+                    parameter.mul_(2)
+        (y * random_map(*y.shape)).sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in one.named_parameters()})
+    assert_close(gradients[1], gradients[0], tolerance=1e-3)
+
+
 def test_of_each_layer_one_map_is_kept_beside_the_picture() -> None:
     fast, x, kept = joined(make_stem(width=32)), random_map(2, 3, 40, 32), []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda tensor: tensor):

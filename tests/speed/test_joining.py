@@ -276,6 +276,9 @@ def test_weights_that_change_are_taken_up() -> None:
     torch.testing.assert_close(fast(x), other(x.clone()), atol=2e-5, rtol=2e-5)
     fast.token_order = other.token_order = "released"
     torch.testing.assert_close(fast(x), other(x.clone()), atol=2e-5, rtol=2e-5)
+    for one in (fast, other):
+        one.norm1.eps, one.norm2.eps, one.mixer.activation = 0.5, 0.3, "gelu"
+    torch.testing.assert_close(fast(x), other(x.clone()), atol=2e-5, rtol=2e-5)
 
 
 def test_weights_of_a_copy_made_in_inference_mode_are_taken_up() -> None:

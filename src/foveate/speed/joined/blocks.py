@@ -69,7 +69,7 @@ class JoinedBlock(Packed, BionicFocalVisionBlock):
         return is_for_chains(x, parameters) and self.can_join(compute_dtype(self.ffn.fc1.weight))
 
     def setting(self) -> object:
-        return self.token_order
+        return self.token_order, self.norm1.eps, self.norm2.eps, self.mixer.activation
 
     def pack(self) -> tuple[MixingWeights, FilteringWeights]:
         return _mixing_weights(self), _filtering_weights(self.ffn)

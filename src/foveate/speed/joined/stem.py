@@ -43,6 +43,9 @@ class JoinedStem(Packed, Stem):
     def kept(self, parameters: list[nn.Parameter]) -> Any:
         return super().kept([*parameters, *_statistics(self)])
 
+    def setting(self) -> object:
+        return self.conv1.stride, self.norm1.eps, self.norm2.eps, self.norm3.eps
+
     def pack(self) -> native.Weights:
         taps, rows = [], []
         for convolution, norm in layers_of(self):

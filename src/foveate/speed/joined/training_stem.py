@@ -107,11 +107,12 @@ class _Made(NamedTuple):
     """Of `GELU(h)`, and one over its deviation."""
     scale: Tensor
     gain: Tensor
-    shift: Tensor
+    offset: Tensor
+    """What the norm adds to `gain scale GELU(h)`."""
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """What the norm multiplies `GELU(h)` by, and adds then."""
-        return self.gain * self.scale, self.shift - self.mean * self.gain * self.scale
+        return self.gain * self.scale, self.offset
 
 
 class _Joined(torch.autograd.Function):
@@ -129,7 +130,8 @@ class _Joined(torch.autograd.Function):
             kernel, bias, gain, shift = weights[4 * index : 4 * index + 4]
             h = _convolve(layers[-1], kernel, bias) if layers else _convolved(x, kernel, bias, stride)
             mean, variance = native.gelu_moments(h)
-            layers.append(_Made(h, kernel, mean, torch.rsqrt(variance + one), gain, shift))
+            scale = torch.rsqrt(variance + one)
+            layers.append(_Made(h, kernel, mean, scale, gain, shift - mean * gain * scale))
             statistics += mean, variance
         ctx.stride = stride
         ctx.save_for_backward(x, *(tensor for layer in layers for tensor in layer))

@@ -21,7 +21,7 @@ struct Branch {
     Residual residual;
 
     Branch(const std::int64_t* sizes, const float* const* weights, const std::int64_t* dropped, const float* scales,
-                const float* factors, Scratch& scratch)
+           const float* factors, Scratch& scratch)
         : pictures(sizes[0]), channels(sizes[3]), hidden(sizes[4]), pixels(static_cast<std::size_t>(sizes[1]) * sizes[2]),
           weight(static_cast<std::size_t>(hidden) * channels), kept(kept_of(dropped, scales[0])), start(dropped[3]),
           residual{channels, static_cast<std::int64_t>(pixels), kept_of(dropped + 4, scales[1]), static_cast<std::size_t>(dropped[7]),

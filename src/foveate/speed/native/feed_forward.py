@@ -1,4 +1,4 @@
-"""FViT's feed-forward in float32 with its matrix products: `native/feed_forward.cpp` and, for training, its namesakes, on tensors.
+"""FViT's feed-forward in float32 with its matrix products: `native/{feed_forward,feed_forward_training,few_pixels_training}.cpp`.
 
 A picture goes through both products and the filters between them by one thread, while its hidden map is in the cache; few pixels go through
 one after the other by all threads together. Maps are contiguous, weights of the products (hidden, C) and (C, hidden).

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import get_ident
 
 SECONDS = 120
 """After which a compiler is given up."""
@@ -74,7 +75,7 @@ def _run(command: Sequence[str]) -> str:
 
 def _keep(made: Path, kept: Path) -> None:
     """Under its name only when it is whole: other processes may look for it meanwhile."""
-    partial = kept.with_suffix(f".{os.getpid()}")
+    partial = kept.with_suffix(f".{os.getpid()}-{get_ident()}")
     try:
         shutil.copyfile(made, partial)
         partial.replace(kept)

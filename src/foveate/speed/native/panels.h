@@ -10,7 +10,6 @@ namespace {
 constexpr int PANEL = TILE_LANES * LANES;  // columns of the right matrix that lie together, row after row
 constexpr int LEFT_NUMBERS = 1 << 16;      // of the left matrix, taken together: 256 KiB
 
-
 // A weight as the right matrix of a product, (depth, columns); where it is `turned`, its columns are what lies together in memory.
 struct Right {
     const float* numbers;

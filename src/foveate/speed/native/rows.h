@@ -14,11 +14,12 @@
 
 namespace {
 
-// Memory that is kept and grows, aligned to a line of the cache: reading across two lines costs two.
+// Memory that is kept and grows, aligned to a line of the cache: reading across two lines costs two. Sixteen numbers may be read from any
+// that is asked for.
 class Scratch {
   public:
     float* get(std::size_t count) {
-        if (memory_.size() < count + LANES) memory_.resize(count + LANES);
+        if (memory_.size() < count + 2 * LANES) memory_.resize(count + 2 * LANES);
         const auto address = reinterpret_cast<std::uintptr_t>(memory_.data());
         return memory_.data() + (64 - address % 64) % 64 / sizeof(float);
     }

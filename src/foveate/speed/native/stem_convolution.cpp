@@ -22,7 +22,7 @@ struct Entering {
 };
 
 // One row of outputs to a map of `channels` numbers a pixel; `line` is where it is made if these are not whole groups of sixteen.
-void convolve_row(const Convolution& convolution, const float* const* rows, int width, int channels, float* line, float* to) {
+void make_row(const Convolution& convolution, const float* const* rows, int width, int channels, float* line, float* to) {
     if (channels == convolution.stride) return convolution(rows, width, to);
     convolution(rows, width, line);
     for (int w = 0; w < width; ++w)
@@ -32,7 +32,7 @@ void convolve_row(const Convolution& convolution, const float* const* rows, int 
 }  // namespace
 
 // `h = conv(gain GELU(before) + shift)`. Sizes: B, H, W, channels of both. Weights: kernel, bias, gain and shift, the last three filled up.
-extern "C" void convolve(const float* before, float* h, const std::int64_t* sizes, const float* const* weights, int threads) {
+extern "C" void stem_convolution(const float* before, float* h, const std::int64_t* sizes, const float* const* weights, int threads) {
     static thread_local Scratch scratch;
     const int pictures = sizes[0], height = sizes[1], width = sizes[2], from = sizes[3], channels = sizes[4], stride = filled(channels);
     const Convolution convolution{from, stride, 1, gathered_taps(weights[0], from, channels, false, scratch), weights[1]};
@@ -45,15 +45,15 @@ extern "C" void convolve(const float* before, float* h, const std::int64_t* size
         float* line = own[1].get(static_cast<std::size_t>(width) * stride);
         for (int row = first, loaded = std::max(first - 1, 0); row < last; ++row) {
             for (; loaded < std::min(row + 2, height); ++loaded) enter(begin + loaded, entering.row(loaded));
-            convolve_row(convolution, entering.around(row, 3, height, rows), width, channels, line, h + (begin + row) * width * channels);
+            make_row(convolution, entering.around(row, 3, height, rows), width, channels, line, h + (begin + row) * width * channels);
         }
     });
 }
 
 // From the gradient to what GELU and batch norm make of h that to `gain GELU(before) + shift`, sizes as above. Weights: kernel, gain and
 // shift of the first, then mean, scale and gain of what follows h. Gradients: to gain and shift of that, kernel and bias; they are added.
-extern "C" void convolve_back(const float* before, const float* h, const float* outer, float* to_entering, const std::int64_t* sizes,
-                              const float* const* weights, float* const* gradients, int threads) {
+extern "C" void stem_convolution_back(const float* before, const float* h, const float* outer, float* to_entering,
+                                      const std::int64_t* sizes, const float* const* weights, float* const* gradients, int threads) {
     static thread_local Scratch scratch[3];
     const int pictures = sizes[0], height = sizes[1], width = sizes[2], from = sizes[3], channels = sizes[4], stride = filled(channels);
     const std::int64_t map_rows = static_cast<std::int64_t>(pictures) * height;
@@ -79,7 +79,7 @@ extern "C" void convolve_back(const float* before, const float* h, const float* 
                 norm.lead_back(h + at, outer + at, width, leaving.row(loaded), counts ? to_kernel + of_kernel : nullptr);
             }
             add_kernel_gradient(entering.around(row, 3, height, rows), leaving.row(row), width, from, channels, to_kernel);
-            convolve_row(back, leaving.around(row, 3, height, rows), width, from, line, to_entering + (begin + row) * width * from);
+            make_row(back, leaving.around(row, 3, height, rows), width, from, line, to_entering + (begin + row) * width * from);
         }
     });
     collect(sums, parts, count);

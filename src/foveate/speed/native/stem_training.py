@@ -54,7 +54,7 @@ def convolve(before: Tensor, gain: Tensor, shift: Tensor, kernel: Tensor, bias: 
     """`conv(gain GELU(before) + shift)`, the kernel (C', C, 3, 3), in float32."""
     h = before.new_empty(*before.shape[:3], len(kernel))
     weights = kernel, *map(filled_up, (bias, gain, shift))
-    call = function(CONVOLUTION, "convolve", torch.float32)
+    call = function(CONVOLUTION, "stem_convolution", torch.float32)
     call(pointer(before), pointer(h), _sizes(before, kernel), pointers(weights), torch.get_num_threads())
     return h
 
@@ -73,7 +73,7 @@ def convolve_gradients(
     """
     to_entering, sums = torch.empty_like(before), [torch.zeros_like(weight) for weight in (norm[2], norm[2], kernel, norm[2])]
     weights = kernel, *map(filled_up, (gain, shift, *norm))
-    call = function(CONVOLUTION, "convolve_back", torch.float32)
+    call = function(CONVOLUTION, "stem_convolution_back", torch.float32)
     maps = map(pointer, (before, h, outer, to_entering))
     call(*maps, _sizes(before, kernel), pointers(weights), pointers(sums), torch.get_num_threads())
     return to_entering, *sums

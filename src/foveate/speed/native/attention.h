@@ -1,4 +1,4 @@
-// Softmax attention of one head, with queries, keys and values turned: products and softmax of sixteen queries at a time.
+// Softmax attention of one head, with queries, keys and values turned: products and softmax of `LANES` queries at a time.
 //
 // Legend: T tokens, D channels, d those of a head; a map of tokens (B, T, 3 D) holds queries, keys and values, head after head in each.
 
@@ -81,7 +81,7 @@ struct Head {
             turn(k, k_bias, t, keys + t, columns);
             turn(v, v_bias, t, values + t, columns);
         }
-        for (int t = first; t < last; t += LANES) turn(q, q_bias, t, queries + t - first, columns);
+        for (int t = first; t < first + filled(last - first); t += LANES) turn(q, q_bias, t, queries + t - first, columns);
         TurnedHead{queries, keys, values, tokens, width, columns, scale}(first, last, y, y_step, peaks);
     }
 
@@ -89,13 +89,13 @@ struct Head {
         each(width, [&](int c, auto there) { store(to + c, factor * (read(from + c, there) + load(bias + c))); });
     }
 
-    // Brings sixteen tokens into the cache meanwhile: those of a head lie too far apart to be foreseen.
+    // Brings `LANES` tokens into the cache meanwhile: those of a head lie too far apart to be foreseen.
     void fetch(const Number* from, int begin) const {
         for (int t = begin; t < std::min(begin + LANES, tokens); ++t)
             for (int c = 0; c < width; c += LANES) __builtin_prefetch(from + static_cast<std::size_t>(t) * step + c);
     }
 
-    // Sixteen tokens from `t` on, as columns of (d filled up, columns) from `to` on: sixteen channels at a time.
+    // `LANES` tokens from `t` on, as columns of (d filled up, columns) from `to` on.
     void turn(const Number* from, const float* bias, int t, float* to, int columns) const {
         for (int c = 0; c < width; c += LANES) {
             Lanes rows[LANES];

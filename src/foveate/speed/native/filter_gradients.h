@@ -124,7 +124,7 @@ inline std::size_t sums_of(const Groups& of) {
 // One picture, by one thread.
 inline void filter_picture_back(const FilterGradients& one) {
     const Groups& of = one.of;
-    const Slices slices(of.group_width(), static_cast<std::size_t>(of.height) * of.width, of.stride / LANES);
+    const Slices slices(of.group_width(), static_cast<std::size_t>(of.height) * of.width, of.stride / FILL);
     for (int first = 0; first < of.group_width(); first += slices.size) one(first, std::min(first + slices.size, of.group_width()));
 }
 

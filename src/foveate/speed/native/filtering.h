@@ -17,12 +17,12 @@ struct Slices {
     int size, count;
 
     Slices(int group_width, std::size_t pixels, int pictures, int threads)
-        : Slices(group_width, pixels, static_cast<std::size_t>(filled(group_width) / LANES) * pictures / (2 * threads)) {}
+        : Slices(group_width, pixels, static_cast<std::size_t>(filled(group_width) / FILL) * pictures / (2 * threads)) {}
 
     // `most`: groups of sixteen channels in a slice.
     Slices(int group_width, std::size_t pixels, std::size_t most) {
-        const std::size_t fitting = CACHE_NUMBERS / (pixels * LANES);
-        size = static_cast<int>(std::clamp<std::size_t>(std::min(fitting, most), 1, filled(group_width))) * LANES;
+        const std::size_t fitting = CACHE_NUMBERS / (pixels * FILL);
+        size = static_cast<int>(std::clamp<std::size_t>(std::min(fitting, most), 1, filled(group_width))) * FILL;
         count = (group_width + size - 1) / size;
     }
 };
@@ -104,7 +104,7 @@ struct Filtering {
 // One picture, by one thread.
 inline void filter_picture(const Filtering& one) {
     const Groups& of = one.of;
-    const Slices slices(of.group_width(), static_cast<std::size_t>(of.height) * of.width, of.stride / LANES);
+    const Slices slices(of.group_width(), static_cast<std::size_t>(of.height) * of.width, of.stride / FILL);
     for (int first = 0; first < of.group_width(); first += slices.size) one(first, std::min(first + slices.size, of.group_width()));
 }
 

@@ -9,7 +9,7 @@ namespace {
 
 inline void add(float* to, Lanes lanes) { store(to, load(to) + lanes); }
 
-// `sums[dy, dx] += sum of rows[dy][w + dx] gradient[w]` for sixteen channels from `channel` on.
+// `sums[dy, dx] += sum of rows[dy][w + dx] gradient[w]` for `LANES` channels from `channel` on.
 template <int ROWS, int TAPS>
 void add_taps_of(const float* const* rows, const float* gradient, int width, int stride, int channel, float* sums, int sums_stride) {
     Lanes totals[ROWS][TAPS] = {};
@@ -52,7 +52,7 @@ inline Filter turned(const Filter& filter, Scratch& scratch) {
     return {filter.side, stride, to, to + count * stride};
 }
 
-// The gradient through `normal = scale (x - mean)`, sixteen channels at a time to `sink(channel, lanes)`, zeros behind `channels`:
+// The gradient through `normal = scale (x - mean)`, `LANES` channels at a time to `sink(channel, lanes)`, zeros behind `channels`:
 // `scale (g - mean(g) - normal mean(g normal))`. Behind `channels` the gradient has zeros, `normal` anything.
 template <typename Sink>
 void norm_gradient(const float* normal, const float* gradient, float scale, int channels, int stride, Sink sink) {

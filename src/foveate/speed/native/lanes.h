@@ -1,24 +1,33 @@
-// Sixteen numbers at a time: reading, writing, rounding, activations, dropout. Maps hold float32 or bfloat16; inside all is float32.
+// As many numbers at a time as the processor's registers hold: reading, writing, rounding, activations, dropout. Maps hold float32 or
+// bfloat16; inside all is float32.
 
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-#ifdef __AVX512F__
+#ifdef __AVX__
 #include <immintrin.h>
 #endif
 
 namespace {
 
+#if defined(__AVX512F__)
 constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
 
-constexpr int filled(int channels) { return (channels + LANES - 1) / LANES * LANES; }
+constexpr int FILL = 16;  // channels of weights and of rows kept are filled up to whole groups of these, whatever the processor
 
-typedef float Lanes __attribute__((vector_size(64)));
-typedef std::int32_t Truths __attribute__((vector_size(64)));
-typedef std::uint32_t Words __attribute__((vector_size(64)));
-typedef std::uint16_t Halves __attribute__((vector_size(32)));
+constexpr int filled(int channels) { return (channels + FILL - 1) / FILL * FILL; }
+
+typedef float Lanes __attribute__((vector_size(4 * LANES)));
+typedef std::int32_t Truths __attribute__((vector_size(4 * LANES)));
+typedef std::uint32_t Words __attribute__((vector_size(4 * LANES)));
+typedef std::uint16_t Halves __attribute__((vector_size(2 * LANES)));
 
 struct Bfloat16 {
     std::uint16_t bits;
@@ -36,14 +45,24 @@ inline Lanes load(const float* from) {
 
 inline void store(float* to, Lanes lanes) { std::memcpy(to, &lanes, sizeof lanes); }
 
-// The first `count` of sixteen numbers (all, where it is larger), the others zero.
+// 0 to LANES - 1.
+inline Truths places() {
+    static constexpr std::int32_t NUMBERS[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    Truths lanes;
+    std::memcpy(&lanes, NUMBERS, sizeof lanes);
+    return lanes;
+}
+
+// The first `count` numbers (`LANES` where it is larger, none where it is negative), the others zero.
 inline Lanes read(const float* from, int count) {
     if (count >= LANES) return load(from);
-#ifdef __AVX512F__
+#if defined(__AVX512F__)
     return _mm512_maskz_loadu_ps((1u << count) - 1, from);
+#elif defined(__AVX__)
+    return _mm256_maskload_ps(from, reinterpret_cast<__m256i>(places() < count));
 #else
     Lanes lanes = {};
-    std::memcpy(&lanes, from, count * sizeof(float));
+    for (int i = 0; i < count; ++i) lanes[i] = from[i];
     return lanes;
 #endif
 }
@@ -51,7 +70,7 @@ inline Lanes read(const float* from, int count) {
 inline Lanes read(const Bfloat16* from, int count) {
     Halves halves = {};
     if (count >= LANES) std::memcpy(&halves, from, sizeof halves);
-    else std::memcpy(&halves, from, count * sizeof(Bfloat16));
+    else if (count > 0) std::memcpy(&halves, from, count * sizeof(Bfloat16));
     const Words words = __builtin_convertvector(halves, Words) << 16;
     Lanes lanes;
     std::memcpy(&lanes, &words, sizeof lanes);
@@ -60,10 +79,12 @@ inline Lanes read(const Bfloat16* from, int count) {
 
 inline void write(float* to, Lanes lanes, int count) {
     if (count >= LANES) return store(to, lanes);
-#ifdef __AVX512F__
+#if defined(__AVX512F__)
     _mm512_mask_storeu_ps(to, (1u << count) - 1, lanes);
+#elif defined(__AVX__)
+    _mm256_maskstore_ps(to, reinterpret_cast<__m256i>(places() < count), lanes);
 #else
-    std::memcpy(to, &lanes, count * sizeof(float));
+    for (int i = 0; i < count; ++i) to[i] = lanes[i];
 #endif
 }
 
@@ -75,33 +96,28 @@ inline void write(Bfloat16* to, Lanes lanes, int count) {
     const Truths number = lanes == lanes;
     const Halves halves = __builtin_convertvector(number ? rounded : Words{} + 0x7fc0u, Halves);
     if (count >= LANES) std::memcpy(to, &halves, sizeof halves);
-    else std::memcpy(to, &halves, count * sizeof(Bfloat16));
+    else if (count > 0) std::memcpy(to, &halves, count * sizeof(Bfloat16));
 }
 
-// `body(c, count)` for every sixteen channels from c on, of which `count` are there: all, but for the last, which the compiler can see.
+// `body(c, count)` for every `LANES` channels from c on, filled up, of which `count` are there: all, which the compiler can see, but for the
+// last ones, where it may be none or fewer.
 template <typename Body>
 void each(int channels, Body body) {
     int c = 0;
     for (; c + LANES <= channels; c += LANES) body(c, std::integral_constant<int, LANES>());
-    if (c < channels) body(c, channels - c);
+    for (; c < filled(channels); c += LANES) body(c, channels - c);
 }
 
-// The first `count` of sixteen numbers, zeros in the others' places.
-inline Lanes first(Lanes lanes, int count) {
-    const Truths places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return places < count ? lanes : Lanes{};
-}
+// The first `count` numbers, zeros in the others' places.
+inline Lanes first(Lanes lanes, int count) { return places() < count ? lanes : Lanes{}; }
 
 inline float sum_of(Lanes lanes) {
-    typedef float Half __attribute__((vector_size(32)));
-    typedef float Quarter __attribute__((vector_size(16)));
-    Half half[2];
-    std::memcpy(half, &lanes, sizeof half);
-    half[0] += half[1];
-    Quarter quarter[2];
-    std::memcpy(quarter, &half[0], sizeof quarter);
-    quarter[0] += quarter[1];
-    return (quarter[0][0] + quarter[0][1]) + (quarter[0][2] + quarter[0][3]);
+    typedef float Four __attribute__((vector_size(16)));
+    Four fours[LANES / 4];
+    std::memcpy(fours, &lanes, sizeof fours);
+    for (int half = LANES / 8; half; half /= 2)
+        for (int i = 0; i < half; ++i) fours[i] += fours[i + half];
+    return (fours[0][0] + fours[0][1]) + (fours[0][2] + fours[0][3]);
 }
 
 // The error function: z P(z^2) / Q(z^2) below 3.95, where it is 1 up to 3e-8, and its sign beyond. Fitted by
@@ -175,10 +191,9 @@ struct Kept {
     std::uint32_t keys[2], levels;
     float scale;
 
-    // The factors, 0 or `scale`, of sixteen neighbouring numbers from `place` on.
+    // The factors, 0 or `scale`, of neighbouring numbers from `place` on.
     Lanes operator()(std::size_t place) const {
-        const Words lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-        Words hash = lanes + static_cast<std::uint32_t>(place) + keys[0];
+        Words hash = reinterpret_cast<Words>(places()) + static_cast<std::uint32_t>(place) + keys[0];
         hash = (hash ^ hash >> 16) * 0x7feb352du;
         hash = (hash ^ hash >> 15 ^ keys[1]) * 0x846ca68bu;
         hash = (hash ^ hash >> 16) * 0x7feb352du;

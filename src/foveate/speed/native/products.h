@@ -9,13 +9,13 @@
 
 namespace {
 
-// A tile of the result, in groups of sixteen columns, and the most rows of it whose sums the processor's registers hold beside what they
+// A tile of the result, in columns of `LANES` numbers, and the most rows of it whose sums the processor's registers hold beside what they
 // are made of.
 #ifdef __AVX512F__
 constexpr int TILE_LANES = 4;
 constexpr int rows_of_tile(int width) { return width == 4 ? 6 : width == 3 ? 8 : 12; }
 #else
-constexpr int TILE_LANES = 1;
+constexpr int TILE_LANES = 2;
 constexpr int rows_of_tile(int) { return 6; }
 #endif
 
@@ -86,7 +86,7 @@ void multiply_columns(
             multiply_columns<WIDTH, ROWS / 2>(a.below(r), rows - r, depth, b, b_stride, c + r * c_stride, c_stride, start.below(r));
 }
 
-// `c = start + a b` for a (rows, depth), b (depth, columns) and c (rows, columns), columns in whole groups of sixteen.
+// `c = start + a b` for a (rows, depth), b (depth, columns) and c (rows, columns), columns a multiple of `LANES`.
 inline void multiply(
     Left a, int rows, int depth, const float* b, std::ptrdiff_t b_stride, int columns, float* c, std::ptrdiff_t c_stride, Start start) {
     int at = 0;

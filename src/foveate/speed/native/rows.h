@@ -19,7 +19,7 @@ namespace {
 class Scratch {
   public:
     float* get(std::size_t count) {
-        if (memory_.size() < count + 2 * LANES) memory_.resize(count + 2 * LANES);
+        if (memory_.size() < count + 2 * FILL) memory_.resize(count + 2 * FILL);
         const auto address = reinterpret_cast<std::uintptr_t>(memory_.data());
         return memory_.data() + (64 - address % 64) % 64 / sizeof(float);
     }
@@ -70,7 +70,7 @@ struct Filter {
     const float *taps, *bias;
 };
 
-// SPAN neighbouring outputs, sixteen channels from `channel` on, of which `count` are there. SIDE: the filter's, or 0 for any.
+// SPAN neighbouring outputs, `LANES` channels from `channel` on, of which `count` are there. SIDE: the filter's, or 0 for any.
 template <int SIDE, int SPAN, int ACTIVATION, typename To>
 void convolve_span(const Filter& filter, const float* const* rows, int at, int channel, To* to, int to_stride, int count) {
     const int k = SIDE ? SIDE : filter.side, stride = filter.stride;
@@ -127,7 +127,7 @@ inline Moments moments(const float* pixel, int channels, int stride, float eps) 
     return {mean, 1.0f / std::sqrt(sum_of(squares) / channels + eps)};
 }
 
-// One pixel's numbers with mean 0 and variance 1, sixteen at a time to `sink(channel, lanes)`; behind `channels` stands anything.
+// One pixel's numbers with mean 0 and variance 1, `LANES` at a time to `sink(channel, lanes)`; behind `channels` stands anything.
 template <typename Sink>
 void normalise(const float* pixel, int channels, int stride, float eps, Sink sink) {
     const Moments of = moments(pixel, channels, stride, eps);

@@ -9,7 +9,7 @@ namespace {
 
 // In how many parts `tokens` are shared out for `threads`, `times` as often: blocks at most, groups of sixteen at least.
 int blocks_of(int tokens, int times, int threads) {
-    const int groups = filled(tokens) / LANES, least = (groups + BLOCK / LANES - 1) / (BLOCK / LANES);
+    const int groups = filled(tokens) / FILL, least = (groups + BLOCK / FILL - 1) / (BLOCK / FILL);
     return std::clamp((2 * threads + times - 1) / times, least, groups);
 }
 
@@ -35,7 +35,7 @@ extern "C" void ask(
 // `softmax(scale q k^T) v` of every head, (B, T, D). Sizes are B, T, D, heads.
 extern "C" void attend_turned(const float* asked, float* y, const std::int64_t* sizes, float scale, int threads) {
     const int pictures = sizes[0], tokens = sizes[1], channels = sizes[2], heads = sizes[3], width = channels / heads;
-    const int stride = filled(tokens), parts = std::clamp(2 * threads / (pictures * heads), 1, stride / LANES);
+    const int stride = filled(tokens), parts = std::clamp(2 * threads / (pictures * heads), 1, stride / FILL);
     share(pictures * heads * parts, threads, [&](int task) {
         const int part = task % parts, head = task / parts % heads, picture = task / parts / heads;
         const float* q = asked + (static_cast<std::size_t>(picture) * 3 * channels + head * width) * stride;

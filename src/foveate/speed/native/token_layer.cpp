@@ -12,8 +12,8 @@ extern "C" void token_layer(
     const auto size = [=](int index) { return static_cast<int>(sizes[index]); };
     const Patches patches{x, size(1), size(2), size(3), size(4), size(5), size(6)};
     const SecondHalf half{weights[3], weights[4], weights[5], weights[6], weights[7], weights[8], size(7), size(9), eps[1]};
-    const int pictures = size(0), width = size(7), count = size(8), tokens = patches.tokens(), groups = filled(tokens) / LANES;
-    const int parts = std::clamp((2 * threads + pictures - 1) / pictures, 1, (groups + BLOCK / LANES - 1) / (BLOCK / LANES));
+    const int pictures = size(0), width = size(7), count = size(8), tokens = patches.tokens(), groups = filled(tokens) / FILL;
+    const int parts = std::clamp((2 * threads + pictures - 1) / pictures, 1, (groups + BLOCK / FILL - 1) / (BLOCK / FILL));
     const std::size_t sums = Gathered::size(count, width), numbers = static_cast<std::size_t>(filled(tokens)) * 2 * width;
     Scratch once;
     float *memory = scratch[0].get(sums * pictures * parts), *kept = room(scratch[1], once, numbers * pictures);

@@ -7,7 +7,7 @@
 extern "C" void attend(const Number* qkv, Number* y, const std::int64_t* sizes, const float* bias, float scale, Peak* peaks, int threads) {
     const int pictures = sizes[0], tokens = sizes[1], channels = sizes[2], heads = sizes[3], width = channels / heads, own = filled(width);
     // few heads are shared out in parts of the queries, each of which turns the keys for itself
-    const int groups = filled(tokens) / LANES, parts = std::clamp(2 * threads / (pictures * heads), 1, (groups + 3) / 4);
+    const int groups = filled(tokens) / FILL, parts = std::clamp(2 * threads / (pictures * heads), 1, (groups + 3) / 4);
     share(pictures * heads * parts, threads, [&](int task) {
         const int part = task % parts, head = task / parts % heads;
         const std::size_t token = static_cast<std::size_t>(task / parts / heads) * tokens;

@@ -1,5 +1,5 @@
 // Tokens side by side: up to 64 of them in the columns of a block, their channels in its rows. What mixes a token's channels is then the
-// same for sixteen tokens at a time, and a linear layer's weights are read as they lie in memory.
+// same for all of them, and a linear layer's weights are read as they lie in memory.
 
 #pragma once
 
@@ -12,7 +12,7 @@ namespace {
 
 constexpr int BLOCK = 64;  // tokens at most: as wide as a tile of a product with AVX-512
 
-// Sixteen of the 32 numbers of two rows.
+// Half the numbers of two rows.
 template <int... PLACES>
 Lanes chosen(Lanes first, Lanes second) {
 #ifdef __clang__
@@ -36,10 +36,10 @@ void exchange(Lanes* rows) {
         if (!(i & STEP)) exchange<STEP>(rows[i], rows[i + STEP], std::make_integer_sequence<int, LANES>());
 }
 
-// Sixteen rows of sixteen numbers, rows and columns exchanged.
+// `LANES` rows of as many numbers, rows and columns exchanged.
 inline void transpose(Lanes* rows) {
-    exchange<8>(rows);
-    exchange<4>(rows);
+    if constexpr (LANES > 8) exchange<8>(rows);
+    if constexpr (LANES > 4) exchange<4>(rows);
     exchange<2>(rows);
     exchange<1>(rows);
 }
@@ -114,8 +114,8 @@ struct SecondHalf {
 
 // The first token of a part: parts are whole groups of sixteen, but for the last, whose end lies behind the tokens.
 inline int begin_of(int part, int parts, int tokens) {
-    const std::int64_t groups = filled(tokens) / LANES;
-    return static_cast<int>(groups * part / parts) * LANES;
+    const std::int64_t groups = filled(tokens) / FILL;
+    return static_cast<int>(groups * part / parts) * FILL;
 }
 
 }  // namespace

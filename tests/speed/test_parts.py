@@ -3,9 +3,12 @@
 import copy
 import functools
 import gc
+import sys
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -191,6 +194,26 @@ def test_a_shallow_copy_has_parts_of_its_own() -> None:
     other[1] = nn.Identity()
     assert parts_of(other) is not parts_of(module)
     assert len(parts_of(other).parameters) == len(parts_of(module).parameters) - 2
+
+
+def test_threads_that_ask_at_once_find_complete_parts() -> None:
+    """Thread after thread is let in at every few instructions, so that each meets what others have begun."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(40):
+                module, start = make_module(), Barrier(8)
+                asked = [pool.submit(ask_when_all_are_there, module, start) for _ in range(8)]
+                assert all(answer.result() for answer in asked)
+                assert parts_of(module) is parts_of(module)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def ask_when_all_are_there(module: Any, start: Barrier) -> bool:
+    start.wait()
+    return all(parts_of(module).says(lambda module: isinstance(module[0], nn.Conv2d)) for _ in range(3))
 
 
 def test_files_and_copies_do_without(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 KEPT = "_parts"
-"""The attribute of a module that keeps its `Parts`: there, whatever refers to whom, they go when the module goes."""
+"""The attribute of a module that keeps its `Parts`, or None: there, whatever refers to whom, they go when the module goes."""
 
 
 class Parts:
@@ -23,7 +23,8 @@ class Parts:
     def __init__(self, module: nn.Module) -> None:
         self.parameters = list(module.parameters())
         self._own, self._modules = vars(module), [(part, type(part)) for part in module.modules()]  # the module itself first
-        self._own[KEPT] = self if self._can_be_kept() else None
+        self._own.setdefault(KEPT, None)
+        self._place = list(self._own).index(KEPT)
         attributes = [vars(part) for part, _ in self._modules]
         within = [value for own in attributes for value in list(own.values()) if isinstance(value, dict)]  # other threads may add to it
         self._views = [dictionary.values() for dictionary in (*attributes, *within)]  # of what is there whenever they are looked at
@@ -45,9 +46,9 @@ class Parts:
         now = self._objects_now()
         return len(now) == len(self._objects) and all(map(is_, now, self._objects)) and self._shapes_now() == self._shapes
 
-    def _can_be_kept(self) -> bool:
+    def can_be_kept(self) -> bool:
         """Whether nothing of it belongs to a single pass, or changes unseen: weights are parameters, none stands among the attributes."""
-        tensors = [tensor for part, _ in self._modules for tensor in part._parameters.values() if tensor is not None]
+        tensors = [tensor for part, _ in self._modules for tensor in list(part._parameters.values()) if tensor is not None]
         if not all(isinstance(tensor, nn.Parameter) and tensor.is_leaf for tensor in tensors):
             return False
         return not any(isinstance(value, Tensor) for part, _ in self._modules for value in list(vars(part).values()))
@@ -59,14 +60,22 @@ class Parts:
         return type(None), ()
 
     def _objects_now(self) -> list[Any]:
-        """All attributes, and what is in the dictionaries among them."""
-        return list(chain.from_iterable(self._views))
+        """All attributes but what is kept of the module, and what is in the dictionaries among them."""
+        objects = list(chain.from_iterable(self._views))
+        objects[self._place : self._place + 1] = ()
+        return objects
 
     def _shapes_now(self) -> list[torch.Size | None]:
         return [None if is_lazy(tensor) else tensor.shape for tensor in self._tensors]
 
 
 def parts_of(module: nn.Module) -> Parts:
-    """The parts of a module, those of the last time where all is as it was."""
+    """The parts of a module, those of the last time where all is as it was.
+
+    Several threads may ask at once: what one of them finds is kept when it is complete.
+    """
     parts: Parts | None = vars(module).get(KEPT)
-    return parts if parts is not None and parts.are_those_of(module) else Parts(module)
+    if parts is None or not parts.are_those_of(module):
+        parts = Parts(module)
+        vars(module)[KEPT] = parts if parts.can_be_kept() else None
+    return parts

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveate.layers.in_place import added, batch_norm, gelu, plus_product
+from foveate.layers.in_place import added, batch_norm, gelu
+from foveate.layers.products import plus_product
 
 x, y, tokens, weight = torch.randn(6, 8), torch.randn(6, 8), torch.randn(6, 5), torch.randn(8, 5)
 STEPS: list[tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = [

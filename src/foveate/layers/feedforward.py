@@ -11,8 +11,9 @@ from torch.autograd.function import once_differentiable
 
 from foveate.layers.depthwise import depthwise, depthwise_backward
 from foveate.layers.dropout import Dropout
-from foveate.layers.in_place import added, gelu, plus_product
+from foveate.layers.in_place import added, gelu
 from foveate.layers.one_call import convolved, plus_pointwise, takes
+from foveate.layers.products import add_product, linear_product, plus_product, product, product_over_rows
 from foveate.layers.recomputing import compute_dtype, is_plain, is_untouched, norm_backward, norm_forward, recomputes
 
 FEW_PIXELS = 2000
@@ -150,7 +151,7 @@ def _pointwise(x_bhwc: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     A convolution first brings its weights into another order, which does not pay for a few pixels.
     """
     if not _is_convolution(x_bhwc):
-        return F.linear(x_bhwc, weight, bias)
+        return linear_product(x_bhwc, weight, bias)
     return F.conv2d(x_bhwc.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
 
 
@@ -177,7 +178,7 @@ class _FilteredPaths(torch.autograd.Function):
         rows = zip(w1.chunk(paths), b1.chunk(paths), w2.chunk(paths, dim=1), masks, strict=True)
         total, previous, kept = None, None, []
         for index, (weight, bias, column, mask) in enumerate(rows):
-            leaving = entering = F.linear(normal, weight, bias)
+            leaving = entering = linear_product(normal, weight, bias)
             if mask is not None:
                 entering.mul_(mask)
             if index >= untouched:
@@ -187,7 +188,7 @@ class _FilteredPaths(torch.autograd.Function):
                 leaving = previous = gelu(response)
             kept += [entering, mask]
             tokens = leaving.flatten(0, 2)
-            total = F.linear(tokens, column, b2) if total is None else total.addmm_(tokens, column.t())
+            total = linear_product(tokens, column, b2) if total is None else add_product(total, tokens, column)
         assert total is not None
         ctx.paths, ctx.untouched, ctx.eps = paths, untouched, eps
         ctx.save_for_backward(x, mean, rstd, gain, shift, w1, w2, *kernels, *kept)
@@ -208,7 +209,7 @@ class _FilteredPaths(torch.autograd.Function):
         for index in reversed(range(ctx.paths)):
             entering, mask = kept[2 * index : 2 * index + 2]
             rows = slice(index * len(w1) // ctx.paths, (index + 1) * len(w1) // ctx.paths)
-            inner = (outer @ w2[:, rows]).view_as(entering)
+            inner = product(outer, w2[:, rows]).view_as(entering)
             leaving = entering
             if index >= ctx.untouched:
                 taps, offset = kernels[2 * (index - ctx.untouched) :][:2]
@@ -218,9 +219,9 @@ class _FilteredPaths(torch.autograd.Function):
                 inner, *to_kernel = depthwise_backward(to_response, entering, taps)
                 to_kernels = to_kernel + to_kernels
                 to_previous = inner
-            to_w2[:, rows] = outer.t() @ leaving.flatten(0, 2)
+            to_w2[:, rows] = product_over_rows(outer, leaving.flatten(0, 2))
             to_hidden = (inner if mask is None else inner * mask).flatten(0, 2)
-            to_w1[rows], to_b1[rows] = to_hidden.t() @ tokens, to_hidden.sum(dim=0)
-            to_x.addmm_(to_hidden, w1[rows])
+            to_w1[rows], to_b1[rows] = product_over_rows(to_hidden, tokens), to_hidden.sum(dim=0)
+            add_product(to_x, to_hidden, w1[rows].t())
         to_norm = norm_backward(to_x.view_as(x), x, mean, rstd, gain, shift, ctx.needs_input_grad[:3])
         return *to_norm, None, None, to_w1, to_b1, to_w2, outer.sum(dim=0), *to_kernels

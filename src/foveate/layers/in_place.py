@@ -39,10 +39,3 @@ def batch_norm(norm: nn.BatchNorm2d, x_bchw: Tensor) -> Tensor:
     gain = norm.weight * torch.rsqrt(variance + norm.eps)
     shift = norm.bias - mean * gain
     return torch.addcmul(shift[:, None, None], x_bchw, gain[:, None, None], out=x_bchw)
-
-
-def plus_product(x: Tensor, tokens: Tensor, weight: Tensor) -> Tensor:
-    """x + linear(tokens, weight), in the memory of x where no gradients are recorded: (T, E), (T, D), (E, D) -> (T, E)."""
-    if torch.is_grad_enabled() or x.dtype != tokens.dtype:
-        return torch.addmm(x, tokens, weight.t())
-    return x.addmm_(tokens, weight.to(x.dtype).t())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foveate.layers.choices import check_choice
 from foveate.layers.in_place import Activation
 from foveate.layers.one_call import convolved
-from foveate.layers.recomputing import norm_linear
+from foveate.layers.recomputing import called, norm_linear
 
 MixerName = Literal["gabor", "attention", "pooling", "convolution", "identity"]
 HEAD_WIDTH = 32
@@ -32,7 +32,7 @@ class MapAttention(nn.Module):
 
     def forward(self, x_bhwc: Tensor, norm: nn.Module) -> Tensor:
         q, k, v = norm_linear(x_bhwc.flatten(1, 2), norm, self.qkv).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)).view_as(x_bhwc)
+        return called(self.proj, F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)).view_as(x_bhwc)
 
 
 class Pooling(nn.Module):

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveate.layers.dropout import Dropout
-from foveate.layers.recomputing import gelu_linear, norm_linear
+from foveate.layers.recomputing import called, gelu_linear, norm_linear
 
 
 class Mlp(nn.Module):
@@ -27,5 +27,5 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
         hidden = norm_linear(x, norm, self.fc1)
         if self.inner_drop.training and self.inner_drop.p > 0:
-            return self.drop(self.fc2(self.inner_drop(F.gelu(hidden))))
+            return self.drop(called(self.fc2, self.inner_drop(F.gelu(hidden))))
         return self.drop(gelu_linear(hidden, self.fc2))

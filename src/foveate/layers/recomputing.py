@@ -14,6 +14,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.module import _has_any_global_hook
 
 from foveate.layers.in_place import gelu
+from foveate.layers.products import linear_product, product, product_over_rows
+from foveate.layers.watching import is_recorded, is_watched
 
 
 def recomputes(*layers: nn.Module) -> bool:
@@ -47,10 +49,18 @@ def compute_dtype(weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) and weight.dtype != torch.float64 else weight.dtype
 
 
+def called(layer: nn.Module, x: Tensor) -> Tensor:
+    """`layer(x)` of a linear layer by `linear_product`; what has hooks or is watched, or stands in its place, is called."""
+    if type(layer) is not nn.Linear or is_recorded() or not is_plain(layer) or is_watched():
+        y: Tensor = layer(x)
+        return y
+    return linear_product(x, layer.weight, layer.bias)
+
+
 def norm_linear(x: Tensor, norm: nn.Module, linear: nn.Linear) -> Tensor:
     """`linear(norm(x))`, (..., D) -> (..., E); in training the layer norm is computed again in the backward pass, its output not kept."""
     if not recomputes(norm, linear):
-        return linear(norm(x))
+        return called(linear, norm(x))
     weight, bias = _in_compute_dtype(linear)
     with torch.autocast(x.device.type, enabled=False):
         y: Tensor = _NormLinear.apply(x, norm.weight, norm.bias, norm.eps, weight, bias)
@@ -63,7 +73,7 @@ def gelu_linear(hidden: Tensor, linear: nn.Linear) -> Tensor:
     Where no gradients are recorded GELU overwrites `hidden`.
     """
     if not recomputes(linear):
-        return linear(gelu(hidden))
+        return called(linear, gelu(hidden))
     weight, bias = _in_compute_dtype(linear)
     with torch.autocast(hidden.device.type, enabled=False):
         y: Tensor = _GeluLinear.apply(hidden.to(weight.dtype), weight, bias)
@@ -101,7 +111,7 @@ class _NormLinear(torch.autograd.Function):
         y, mean, rstd = norm_forward(x, gain, shift, eps, weight.dtype)
         ctx.save_for_backward(x, mean, rstd, gain, shift, weight)
         ctx.eps = eps
-        return F.linear(y, weight, bias)
+        return linear_product(y, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -109,7 +119,7 @@ class _NormLinear(torch.autograd.Function):
         x, mean, rstd, gain, shift, weight = ctx.saved_tensors
         y = norm_forward(x, gain, shift, ctx.eps, weight.dtype)[0]
         outer = _rows(gradient)
-        to_norm = norm_backward((outer @ weight).view_as(x), x, mean, rstd, gain, shift, ctx.needs_input_grad[:3])
+        to_norm = norm_backward(product(outer, weight).view_as(x), x, mean, rstd, gain, shift, ctx.needs_input_grad[:3])
         return *to_norm, None, *_linear_backward(outer, _rows(y), *ctx.needs_input_grad[4:])
 
 
@@ -119,7 +129,7 @@ class _GeluLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(hidden, weight)
-        return F.linear(F.gelu(hidden), weight, bias)
+        return linear_product(F.gelu(hidden), weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -127,7 +137,7 @@ class _GeluLinear(torch.autograd.Function):
         hidden, weight = ctx.saved_tensors
         outer = _rows(gradient)
         to_linear = _linear_backward(outer, _rows(F.gelu(hidden)), *ctx.needs_input_grad[1:])
-        return torch.ops.aten.gelu_backward((outer @ weight).view_as(hidden), hidden), *to_linear
+        return torch.ops.aten.gelu_backward(product(outer, weight).view_as(hidden), hidden), *to_linear
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -136,4 +146,4 @@ def _rows(x: Tensor) -> Tensor:
 
 def _linear_backward(outer: Tensor, tokens: Tensor, weight: bool, bias: bool) -> tuple[Tensor | None, Tensor | None]:
     """Gradients to the weight (E, D) and the bias (E,) that are learnt, from those to the output (T, E) and the tokens (T, D)."""
-    return outer.t() @ tokens if weight else None, outer.sum(dim=0) if bias else None
+    return product_over_rows(outer, tokens) if weight else None, outer.sum(dim=0) if bias else None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from foveate.layers.dropout import Dropout
 from foveate.layers.in_place import added
 from foveate.layers.mlp import Mlp
+from foveate.layers.recomputing import called
 from foveate.layers.soft_split import split_norm_linear
 
 DENOMINATOR_EPS = 1e-8
@@ -82,7 +83,7 @@ class TokenPerformer(nn.Module):
                 x_bchw, self.norm1.weight, self.norm1.bias, self.kqv.weight, self.kqv.bias, self.kernel, self.stride, self.norm1.eps
             )
             k, q, v = kqv.chunk(3, dim=-1)
-            x = v + self.drop(self.proj(performer_attention(q, k, v, self.random_features)))
+            x = v + self.drop(called(self.proj, performer_attention(q, k, v, self.random_features)))
             return added(x, self.mlp(x, self.norm2))
 
 
@@ -113,5 +114,5 @@ class TokenTransformer(nn.Module):
             )
         q, k, v = qkv.chunk(3, dim=-1)
         attended = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], scale=self.scale)[:, 0]
-        x = v + self.proj(attended)
+        x = v + called(self.proj, attended)
         return added(x, self.mlp(x, self.norm2))

@@ -32,6 +32,7 @@ from foveate.layers.mlp import Mlp
 from foveate.layers.one_call import convolved
 from foveate.layers.padding import pad_end
 from foveate.layers.position import ConvPositionEmbedding
+from foveate.layers.products import linear_product
 from foveate.layers.recomputing import is_plain, is_untouched
 from foveate.layers.token_stage import map_to_tokens
 
@@ -91,7 +92,7 @@ class PatchEmbedding(nn.Module):
     def _project_patches(self, x_bhwc: Tensor) -> Tensor:
         """The convolution as a linear layer on patches that do not overlap: its backward pass is several times faster."""
         patches = x_bhwc.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).transpose(2, 3).flatten(3)
-        return nn.functional.linear(patches, self.proj.weight.permute(0, 2, 3, 1).flatten(1), self.proj.bias)
+        return linear_product(patches, self.proj.weight.permute(0, 2, 3, 1).flatten(1), self.proj.bias)
 
 
 class BionicFocalVisionBlock(nn.Module):

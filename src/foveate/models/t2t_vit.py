@@ -26,7 +26,7 @@ from foveate.layers.in_place import added
 from foveate.layers.mlp import Mlp
 from foveate.layers.padding import pad_end
 from foveate.layers.position import resize_position_table, sinusoid_table
-from foveate.layers.recomputing import norm_linear
+from foveate.layers.recomputing import called, norm_linear
 from foveate.layers.token_stage import (
     SMALL_STRIDES,
     STRIDES,
@@ -69,7 +69,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
         q, k, v = norm_linear(x, norm, self.qkv).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return called(self.proj, F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):

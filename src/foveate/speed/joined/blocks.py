@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import BakedGaborFilter
+from foveate.layers.products import add_product, linear_product
 from foveate.layers.recomputing import compute_dtype
 from foveate.layers.watching import is_recorded
 from foveate.models.fvit import BionicFocalVisionBlock
@@ -58,9 +59,9 @@ class JoinedBlock(Packed, BionicFocalVisionBlock):
                 return y
             pictures = max(1, HIDDEN_NUMBERS // (x.shape[1] * x.shape[2] * len(rows)))
             for entering, leaving in zip(normal.split(pictures), y.split(pictures), strict=True):
-                hidden = F.linear(entering, rows)
+                hidden = linear_product(entering, rows)
                 filter_groups(hidden, filtering)
-                leaving.flatten(0, 2).addmm_(hidden.flatten(0, 2), columns.t())
+                add_product(leaving.flatten(0, 2), hidden.flatten(0, 2), columns)
         return y
 
     def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:

@@ -6,9 +6,9 @@ them. Legend: B pictures, T tokens, D width.
 
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from foveate.layers.products import linear_product, product, product_over_rows
 from foveate.speed.joined.blocks import filled_up
 from foveate.speed.native import token_training as native
 from foveate.speed.native.library import LANES
@@ -47,11 +47,11 @@ class HalfGradients(NamedTuple):
 
 def run(x: Tensor, attended: Tensor, half: Half) -> tuple[Tensor, Tensor, Tensor]:
     """`s = x + attention(proj(attended))`, the first linear's response to `norm(s)`, and `s + mlp(fc2(GELU(response)))`."""
-    s, normal = native.add_norm(x, F.linear(attended, half.proj), half.attention, half.norm)
-    hidden = F.linear(normal, half.fc1)
+    s, normal = native.add_norm(x, linear_product(attended, half.proj), half.attention, half.norm)
+    hidden = linear_product(normal, half.fc1)
     del normal
     leaving = native.activate(hidden, half.fc1_bias, half.inner)
-    return s, hidden, native.add(s, F.linear(leaving, half.fc2), half.mlp)
+    return s, hidden, native.add(s, linear_product(leaving, half.fc2), half.mlp)
 
 
 def gradients(gradient: Tensor, s: Tensor, hidden: Tensor, attended: Tensor, half: Half, wanted: tuple[bool, ...]) -> HalfGradients:
@@ -72,12 +72,12 @@ def gradients(gradient: Tensor, s: Tensor, hidden: Tensor, attended: Tensor, hal
 
 def before(outer: Tensor, weight: Tensor) -> Tensor:
     """The gradient to a product's tokens, (B, T, D), from that to its outcome, (B, T, E), and its weight (E, D)."""
-    return (outer.flatten(0, 1) @ weight).unflatten(0, outer.shape[:2])
+    return product(outer.flatten(0, 1), weight).unflatten(0, outer.shape[:2])
 
 
 def to_weight(outer: Tensor, tokens: Tensor, wanted: bool) -> Tensor | None:
     """The gradient to a product's weight (E, D) from that to its outcome, (B, T, E), and its tokens, (B, T, D)."""
-    return outer.flatten(0, 1).t() @ tokens.flatten(0, 1) if wanted else None
+    return product_over_rows(outer.flatten(0, 1), tokens.flatten(0, 1)) if wanted else None
 
 
 def filled(weight: Tensor) -> Tensor:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import LearnableGaborFilter
+from foveate.layers.products import linear_product, product
 from foveate.layers.recomputing import compute_dtype, is_plain
 from foveate.layers.watching import is_recorded
 from foveate.models.fvit import BionicFocalVisionBlock
@@ -185,7 +185,7 @@ def _feed_forward(normal: Tensor, r: Tensor, bias: Tensor, branch: Branch) -> tu
     """`feed_forward.run`, or the same around products of PyTorch's."""
     if _by_pictures(branch, r):
         return native_feed_forward.run(normal, r, bias, branch)
-    hidden, y = F.linear(normal, branch.fc1), torch.empty_like(r)
+    hidden, y = linear_product(normal, branch.fc1), torch.empty_like(r)
     for piece in _pieces(hidden):
         within = _within(branch.dropped[0], piece, hidden)
         leaving = native.filter_groups(hidden[piece], branch.groups, within, branch.weights)
@@ -208,7 +208,7 @@ def _lead_back(
     outer, to_end = native.residual_gradients(gradient, branch.dropped[1], branch.factors)
     to_bias += to_end
     for piece in _pieces(entering):
-        inner = (outer[piece].flatten(0, 2) @ branch.fc2).view_as(entering[piece])
+        inner = product(outer[piece].flatten(0, 2), branch.fc2).view_as(entering[piece])
         within = _within(branch.dropped[0], piece, entering)
         leaving = native.filter_gradients(entering[piece], inner, branch.groups, within, branch.weights, to_weights)
         _add_product(to_columns, outer[piece].flatten(0, 2).t(), leaving.flatten(0, 2), piece.start > 0)

@@ -5,10 +5,10 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveate.layers.mlp import Mlp
+from foveate.layers.products import linear_product
 from foveate.layers.recomputing import compute_dtype
 from foveate.layers.watching import is_recorded
 from foveate.models.t2t_vit import Attention, Block
@@ -121,7 +121,7 @@ class _Joined(torch.autograd.Function):
         *small: Tensor,
     ) -> Tensor:
         x, (gain1, shift1, gain2, shift2, proj_bias, fc1_bias, fc2_bias) = x.contiguous(), map(filled, small)
-        asked = F.linear(native.norm(x, Norm(gain1, shift1, eps[0]), qkv.dtype), qkv)
+        asked = linear_product(native.norm(x, Norm(gain1, shift1, eps[0]), qkv.dtype), qkv)
         peaks = torch.empty(len(x), heads, x.shape[1], 2, dtype=torch.float32, device="cpu")
         attended = attend(asked, heads, _no_bias(heads, proj), _scale(heads, proj), peaks)
         fc1_bias = fc1_bias.clone()  # the only weight that the way back reads, and that of the layers does not

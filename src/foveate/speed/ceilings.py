@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from foveate.layers.products import product
+from foveate.layers.products import linear_product
 
 MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
 COPIED_BYTES = {"cpu": 2**28, "cuda": 2**30}
@@ -15,7 +15,7 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Multiply-accumulates per second of a large square matrix product by the faster library, bytes moved per second by a large copy."""
+    """Multiply-accumulates per second of a large square linear layer by the faster library, bytes moved per second by a large copy."""
 
     macs_per_second: float
     bytes_per_second: float
@@ -29,7 +29,7 @@ def measure_ceilings(dtype: str, device: str) -> Ceilings:
     source = torch.ones(COPIED_BYTES.get(kind, COPIED_BYTES["cpu"]), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     with torch.inference_mode():
-        multiplying = _best_seconds(lambda: product(a, b), device)
+        multiplying = _best_seconds(lambda: linear_product(a, b), device)
         copy = _best_seconds(lambda: target.copy_(source), device)
     return Ceilings(side**3 / multiplying, 2 * source.numel() / copy)
 

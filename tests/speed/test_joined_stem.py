@@ -117,8 +117,39 @@ def test_statistics_in_another_format_are_refused_as_by_the_layers() -> None:
         fast(random_map(1, 3, 20, 14))
 
 
-def test_autocast_goes_through_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    stem, x = make_stem(), random_map(1, 3, 20, 14)
+def with_products(monkeypatch: pytest.MonkeyPatch, *, native_ones: bool) -> None:
+    """In bfloat16, whatever this processor is the faster with."""
+    monkeypatch.setattr(native, "has_products", lambda dtype: dtype == torch.float32 or native_ones)
+
+
+@pytest.mark.parametrize(("width", "channels", "stride"), [(24, 3, 2), (32, 1, 2), (36, 4, 1), (6, 17, 3)])
+def test_under_autocast_it_is_no_worse_than_the_layers(width: int, channels: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_products(monkeypatch, native_ones=True)
+    stem = make_stem(width, channels, stride)
+    fast, exact = joined(stem), make_stem(width, channels, stride).double()
+    for seed, shape in enumerate([(2, 64, 48), (50, 1, 1), (3, 33, 20), (1, 2, 70)]):
+        x = random_map(shape[0], channels, *shape[1:], seed=seed)
+        with torch.autocast("cpu"):
+            found, by_layers = fast(x), stem(x)
+        assert found.dtype == by_layers.dtype == torch.bfloat16
+        assert found.shape == by_layers.shape
+        deviation, allowed = ((one.double() - exact(x.double())).norm() for one in (found, by_layers))
+        assert deviation <= 1.2 * allowed
+
+
+def test_the_number_format_may_change_between_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_products(monkeypatch, native_ones=True)
+    fast, x = joined(make_stem()), random_map(1, 3, 20, 14)
+    before = fast(x)
+    with torch.autocast("cpu"):
+        assert fast(x).dtype == torch.bfloat16
+    assert torch.equal(fast(x), before)
+
+
+@pytest.mark.parametrize(("width", "native_ones"), [(24, False), (5, True)], ids=["no products for it", "channels without pairs"])
+def test_autocast_goes_through_the_layers(width: int, native_ones: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_products(monkeypatch, native_ones=native_ones)
+    stem, x = make_stem(width), random_map(1, 3, 20, 14)
     fast = joined(stem)
     monkeypatch.setattr(native, "run", None)  # would fail
     with torch.autocast("cpu"):

@@ -19,6 +19,7 @@ from foveate.models.fvit import BionicFocalVisionBlock
 from foveate.speed.folding import fold_norm
 from foveate.speed.joined import blocks as joining
 from foveate.speed.joined.blocks import JoinedBlock
+from foveate.speed.native import feed_forward as native_feed_forward
 from foveate.speed.native.chains import can_join, filter_groups
 from joined_modules import joined_copy, random_map
 
@@ -142,15 +143,31 @@ def test_gelu_is_within_a_millionth_everywhere() -> None:
         torch.testing.assert_close(found.double(), nn.functional.gelu(values[start : start + 16].double()), atol=1e-6, rtol=1e-6)
 
 
+@pytest.fixture(params=[True, False], ids=["native products", "products of PyTorch's"])
+def of_products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Those in bfloat16, whatever this processor is the faster with."""
+
+    def has_products(dtype: torch.dtype) -> bool:
+        return dtype == torch.float32 or request.param
+
+    for module in (joining, native_feed_forward):
+        monkeypatch.setattr(module, "has_products", has_products)
+    return bool(request.param)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_no_number_stays_none(value: float, dtype: torch.dtype) -> None:
-    block, x = make_block().to(dtype), random_map(1, 6, 6, 24).to(dtype)
+@pytest.mark.parametrize("form", FORMS[:2], ids=str)
+@pytest.mark.usefixtures("of_products")
+def test_what_is_no_number_stays_none(value: float, dtype: torch.dtype, form: dict[str, object]) -> None:
+    block = make_block(**form).to(dtype)
+    x = random_map(1, 6, 6, block.position.out_channels).to(dtype)
     x[0, 2, 3, 4] = value
     assert torch.equal(joined(block)(x).isfinite(), block(x.clone()).isfinite())
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.usefixtures("of_products")
 def test_bfloat16_is_no_worse_than_by_the_layers(form: dict[str, object]) -> None:
     block = make_block(**form)
     fast, x = joined(block), random_map(2, 14, 14, block.position.out_channels)
@@ -162,6 +179,32 @@ def test_bfloat16_is_no_worse_than_by_the_layers(form: dict[str, object]) -> Non
     assert (found - exact).abs().max() < 0.02 * exact.abs().max()
     whole = copy.deepcopy(fast).bfloat16()(x.bfloat16())
     assert (whole - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+def test_products_in_bfloat16_may_be_native(of_products: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[torch.dtype] = []
+    monkeypatch.setattr(native_feed_forward, "feed_forward", lambda normal, *_: taken.append(normal.dtype))
+    fast, x = joined(make_block(64, hidden=192)), random_map(2, 5, 5, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        fast(x)
+    assert taken == [torch.bfloat16] * of_products
+
+
+@pytest.mark.usefixtures("of_products")
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_and_pictures_beside_change_nothing_in_bfloat16(threads: int) -> None:
+    """Five maps of 391 pixels go through whole, picture by picture, or their rest together; one alone counts as few pixels."""
+    fast, x, before = joined(make_block(64, hidden=192, paths=4)), random_map(5, 23, 17, 64).bfloat16(), torch.get_num_threads()
+    exact = fast(x.float())
+    try:
+        torch.set_num_threads(threads)
+        with torch.autocast("cpu", torch.bfloat16):
+            together, alone = fast(x), torch.cat([fast(one) for one in x.split(1)])
+    finally:
+        torch.set_num_threads(before)
+    for found in (together, alone):
+        torch.testing.assert_close(found.float(), exact, atol=0.02 * float(exact.abs().max()), rtol=0)
+    torch.testing.assert_close(together, alone, atol=0.01 * float(exact.abs().max()), rtol=0)
 
 
 class Adapter(nn.Linear):

@@ -16,7 +16,7 @@ from foveate.speed.joined.joinable import Packed, are_chains, are_for_chains, is
 from foveate.speed.joined.parts import parts_of
 from foveate.speed.native import feed_forward as native_feed_forward
 from foveate.speed.native.chains import FilteringWeights, MixingWeights, can_join, filter_groups, mix
-from foveate.speed.native.library import LANES
+from foveate.speed.native.library import LANES, has_products
 
 HIDDEN_NUMBERS = 2**22
 """So many numbers of the hidden map are in memory at a time at most around products of PyTorch's, but always those of one picture."""
@@ -44,7 +44,7 @@ class JoinedBlock(Packed, BionicFocalVisionBlock):
     @staticmethod
     def can_join(dtype: torch.dtype) -> bool:
         """Whether the native code could be compiled here for this number format; the first call does it."""
-        return can_join(dtype) and (dtype != torch.float32 or native_feed_forward.can_join())
+        return can_join(dtype) and (not has_products(dtype) or native_feed_forward.can_join(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         if is_recorded() or not (parts := parts_of(self)).says(_is_joinable) or not self._takes(x, parts.parameters):

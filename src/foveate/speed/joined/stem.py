@@ -14,10 +14,10 @@ from foveate.speed.native import stem as native
 
 
 class JoinedStem(Packed, Stem):
-    """The stem's equation in one pass, float32: (B, in_chans, H, W) -> (B, C, H/s, W/s).
+    """The stem's equation in one pass: (B, in_chans, H, W) -> (B, C, H/s, W/s).
 
-    A stem becomes one by `join`, and gives the same up to rounding. What the native code is not made for goes through the layers, as in
-    `JoinedBlock`.
+    A stem becomes one by `join`, and gives the same up to rounding; under autocast in bfloat16, too, where `has_products` of it. What the
+    native code is not made for goes through the layers, as in `JoinedBlock`.
     """
 
     KIND = "stem joined: one native pass"
@@ -36,15 +36,16 @@ class JoinedStem(Packed, Stem):
     def _takes(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
         if self.training or x.dim() != 4 or x.shape[1] != self.conv1.weight.shape[1] or records_gradients(x, parameters):
             return False
-        if compute_dtype(self.conv1.weight) != torch.float32 or not is_for_chains(x, parameters) or not are_float32([x, *parameters]):
+        if not is_for_chains(x, parameters) or not are_float32([x, *parameters, *_statistics(self)]):
             return False
-        return are_float32(_statistics(self)) and self.can_join(torch.float32)
+        dtype = compute_dtype(self.conv1.weight)
+        return (dtype == torch.float32 or len(self.conv1.weight) % 2 == 0) and self.can_join(dtype)
 
     def kept(self, parameters: list[nn.Parameter]) -> Any:
         return super().kept([*parameters, *_statistics(self)])
 
     def setting(self) -> object:
-        return self.conv1.stride, self.norm1.eps, self.norm2.eps, self.norm3.eps
+        return compute_dtype(self.conv1.weight), self.conv1.stride, self.norm1.eps, self.norm2.eps, self.norm3.eps
 
     def pack(self) -> native.Weights:
         taps, rows = [], []
@@ -53,7 +54,7 @@ class JoinedStem(Packed, Stem):
             taps.append(convolution.weight.permute(2, 3, 1, 0).flatten(0, 2))
             rows.append((convolution.bias, gain, norm.bias - norm.running_mean * gain))
         down, across = self.conv1.stride
-        return native.packed(taps, rows, (down, across))
+        return native.packed(taps, rows, (down, across), compute_dtype(self.conv1.weight))
 
 
 def layers_of(stem: Any) -> tuple[tuple[Any, Any], ...]:

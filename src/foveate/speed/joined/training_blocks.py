@@ -178,7 +178,8 @@ class _Joined(torch.autograd.Function):
 
 def _by_pictures(branch: Branch, x: Tensor) -> bool:
     """Whether whole pictures go through the feed-forward."""
-    return native_feed_forward.fits(branch.fc1, branch.fc2) and native_feed_forward.are_enough(len(x))
+    of_numbers = branch.fc1.dtype == torch.float32
+    return of_numbers and native_feed_forward.fits(branch.fc1, branch.fc2) and native_feed_forward.are_enough(len(x))
 
 
 def _feed_forward(normal: Tensor, r: Tensor, bias: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:

@@ -25,19 +25,20 @@ inline const float* gathered_taps(const float* kernel, int entering, int leaving
     return taps;
 }
 
-// `entering` channels, weights as `gathered_taps` makes them, `stride` numbers each; outputs at every `across`th pixel; the bias, (stride),
-// may be null.
+// `entering` numbers (or pairs of them) a pixel, weights as `gathered_taps` makes them, `stride` each; outputs at every `across`th pixel;
+// the bias, (stride), may be null.
 struct Convolution {
     int entering, stride, across;
     const float *taps, *bias;
 
     // One row of `width` outputs, (width, stride), from three rows, which begin with their zeros.
+    template <Numbers OF = SINGLE>
     void operator()(const float* const* rows, int width, float* to) const {
         for (int w = 0; bias && w < width; ++w) std::copy_n(bias, stride, to + w * stride);
         const int depth = 3 * entering;
         for (int dy = 0; dy < 3; ++dy)
-            multiply({rows[dy], across * entering, 1}, width, depth, taps + dy * depth * stride, stride, stride, to, stride,
-                     {nullptr, bias || dy > 0});
+            multiply<OF>({rows[dy], across * entering, 1}, width, depth, taps + dy * depth * stride, stride, stride, to, stride,
+                         {nullptr, bias || dy > 0});
     }
 };
 

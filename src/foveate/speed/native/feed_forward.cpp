@@ -1,4 +1,4 @@
-// FViT's feed-forward for inference with its matrix products, as feed_forward.py calls it; float32 alone.
+// FViT's feed-forward for inference with its matrix products, as feed_forward.py calls it.
 
 #include "filtering.h"
 #include "panels.h"
@@ -11,16 +11,17 @@ constexpr std::size_t FEW_ROWS = 1024;  // of all maps, up to which bringing the
 
 // `y += fc2(filters(fc1(normal)))` for maps (B, H, W, C). Sizes are B, H, W, C, hidden channels, groups, untouched groups; `rows` (hidden,
 // C) and `columns` (C, hidden) are the weights of the products, the others as `Groups` has them.
-extern "C" void feed_forward(const float* normal, float* y, const std::int64_t* sizes, const float* rows, const float* columns,
+extern "C" void feed_forward(const Number* normal, Number* y, const std::int64_t* sizes, const Number* rows, const Number* columns,
                              const float* entering, const float* taps, const float* bias, int threads) {
     static thread_local Scratch packed[2], maps;
     const int pictures = sizes[0], height = sizes[1], width = sizes[2], channels = sizes[3], hidden = sizes[4], groups = sizes[5];
     const Groups of{height, width, hidden, groups, static_cast<int>(sizes[6]), filled(hidden / groups), entering, taps, bias};
     const std::size_t pixels = static_cast<std::size_t>(height) * width;
-    const Right fc1{rows, channels, hidden, true}, fc2{columns, hidden, channels, true};
+    const Right fc1{as_left(rows), channels / PER_PLACE, hidden, true}, fc2{as_left(columns), hidden / PER_PLACE, channels, true};
+    const auto map_of = [](float* memory) { return reinterpret_cast<Number*>(memory); };
     if (pictures * pixels <= FEW_ROWS) {
         const std::int64_t all = pictures * pixels;
-        float* map = maps.get(all * hidden);
+        Number* map = map_of(maps.get(all * hidden / PER_PLACE));
         multiply_few(normal, all, fc1, map, false, threads);
         filter(of, map, map, {}, 0, pictures, threads);
         multiply_few(map, all, fc2, y, true, threads);
@@ -31,7 +32,7 @@ extern "C" void feed_forward(const float* normal, float* y, const std::int64_t* 
     share(alone, threads, [&](int picture) {
         static thread_local Scratch own;
         Scratch once;
-        float* map = room(own, once, pixels * hidden);
+        Number* map = map_of(room(own, once, pixels * hidden / PER_PLACE));
         first.multiply_rows(normal + picture * pixels * channels, pixels, map, false);
         filter_picture({of, map, map, {}, 0});
         second.multiply_rows(map, pixels, y + picture * pixels * channels, true);
@@ -39,7 +40,7 @@ extern "C" void feed_forward(const float* normal, float* y, const std::int64_t* 
     const std::size_t at = alone * pixels, left = (pictures - alone) * pixels;
     if (!left) return;
     Scratch once;
-    float* map = room(maps, once, left * hidden);
+    Number* map = map_of(room(maps, once, left * hidden / PER_PLACE));
     share_rows(left, threads, [&](int, std::int64_t begin, std::int64_t end) {
         first.multiply_rows(normal + (at + begin) * channels, end - begin, map + begin * hidden, false);
     });

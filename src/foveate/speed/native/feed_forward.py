@@ -1,4 +1,4 @@
-"""FViT's feed-forward in float32 with its matrix products: `native/{feed_forward,feed_forward_training,few_pixels_training}.cpp`.
+"""FViT's feed-forward with its matrix products: `native/{feed_forward,feed_forward_training,few_pixels_training}.cpp`.
 
 A picture goes through both products and the filters between them by one thread, while its hidden map is in the cache; few pixels go through
 one after the other by all threads together. Maps are contiguous, weights of the products (hidden, C) and (C, hidden).
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from foveate.speed.native.chains import FilteringWeights
-from foveate.speed.native.library import LANES, function, has_libraries, has_library, pointer, pointers
+from foveate.speed.native.library import LANES, function, has_libraries, has_library, has_products, pointer, pointers
 from foveate.speed.native.training import Dropped
 
 LIBRARY, TRAINING, TRAINING_OF_FEW = "feed_forward", "feed_forward_training", "few_pixels_training"
@@ -32,19 +32,19 @@ class Branch(NamedTuple):
     """Of the branch, one for each picture."""
 
 
-def can_join() -> bool:
-    """Whether `feed_forward` could be compiled here; the first call does it."""
-    return has_library(LIBRARY, torch.float32)
+def can_join(dtype: torch.dtype) -> bool:
+    """Whether `feed_forward` could be compiled here for maps in this number format; the first call does it."""
+    return has_products(dtype) and has_library(LIBRARY, dtype)
 
 
 def can_train() -> bool:
-    """The same of `run` and `lead_back`."""
+    """The same of `run` and `lead_back`, float32 alone."""
     return has_libraries((TRAINING, TRAINING_OF_FEW), torch.float32)
 
 
 def fits(fc1: Tensor, fc2: Tensor) -> bool:
-    """Whether the products of these weights can be native: float32, widths in whole groups of `LANES`."""
-    return fc1.dtype == fc2.dtype == torch.float32 and len(fc1) % LANES == len(fc2) % LANES == 0
+    """Whether the products of these weights can be native: one number format that has them, widths in whole groups of `LANES`."""
+    return fc1.dtype == fc2.dtype and has_products(fc1.dtype) and len(fc1) % LANES == len(fc2) % LANES == 0
 
 
 def are_enough(pictures: int) -> bool:
@@ -58,7 +58,7 @@ def feed_forward(normal_bhwc: Tensor, y_bhwc: Tensor, fc1: Tensor, fc2: Tensor, 
     """`y += fc2(filters(fc1(normal)))`, maps (B, H, W, C)."""
     groups, filters = len(weights.entering), len(weights.taps)
     sizes = (ctypes.c_int64 * 7)(*normal_bhwc.shape, len(fc1), groups, groups - filters)
-    call = function(LIBRARY, "feed_forward", torch.float32)
+    call = function(LIBRARY, "feed_forward", normal_bhwc.dtype)
     call(pointer(normal_bhwc), pointer(y_bhwc), sizes, *map(pointer, (fc1, fc2, *weights)), torch.get_num_threads())
 
 

@@ -89,12 +89,20 @@ inline void write(float* to, Lanes lanes, int count) {
 }
 
 // Rounded to the nearest, ties to even; what is not a number stays so.
-inline void write(Bfloat16* to, Lanes lanes, int count) {
+inline Halves rounded(Lanes lanes) {
+#ifdef __AVX512BF16__
+    return (Halves)_mm512_cvtneps_pbh(lanes);
+#else
     Words words;
     std::memcpy(&words, &lanes, sizeof words);
-    const Words rounded = (words + 0x7fffu + ((words >> 16) & 1u)) >> 16;
+    const Words nearest = (words + 0x7fffu + ((words >> 16) & 1u)) >> 16;
     const Truths number = lanes == lanes;
-    const Halves halves = __builtin_convertvector(number ? rounded : Words{} + 0x7fc0u, Halves);
+    return __builtin_convertvector(number ? nearest : Words{} + 0x7fc0u, Halves);
+#endif
+}
+
+inline void write(Bfloat16* to, Lanes lanes, int count) {
+    const Halves halves = rounded(lanes);
     if (count >= LANES) std::memcpy(to, &halves, sizeof halves);
     else if (count > 0) std::memcpy(to, &halves, count * sizeof(Bfloat16));
 }

@@ -48,6 +48,19 @@ def has_libraries(names: tuple[str, ...], dtype: torch.dtype) -> bool:
         return all(threads.map(partial(has_library, dtype=dtype), names))
 
 
+@lru_cache
+def has_products(dtype: torch.dtype) -> bool:
+    """Whether products of matrices in this number format can be native.
+
+    Those in bfloat16 are where the processor multiplies pairs of its numbers, or where PyTorch's are slow: its library for them wants
+    AVX-512. Where there are tiles for them beside (AMX), PyTorch's products, which use these, are the faster ones.
+    """
+    if dtype != torch.bfloat16:
+        return dtype == torch.float32
+    pairs, wide = torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_avx512_supported()
+    return torch.cpu._is_avx2_supported() and (pairs or not wide) and not torch.cpu._is_amx_tile_supported()
+
+
 def function(library: str, name: str, dtype: torch.dtype) -> Any:
     """A function of a library that is there."""
     found = _compiled(library, FORMATS[dtype])

@@ -38,12 +38,14 @@ class Panels {
     }
 
     // `y = x b`, or `y += x b` where it grows, for x (rows, depth) and y (rows, columns).
-    void multiply_rows(const float* x, std::int64_t rows, float* y, bool grows) const {
+    void multiply_rows(const Number* map, std::int64_t rows, Number* y, bool grows) const {
+        const float* x = as_left(map);
         const int depth = of_.depth, columns = of_.columns, most = std::max(LEFT_NUMBERS / depth, 4 * rows_of_tile(TILE_LANES));
         for (std::int64_t row = 0; row < rows; row += most)
             for (int panel = 0; panel < of_.panels(); ++panel)
-                multiply({x + row * depth, depth, 1}, static_cast<int>(std::min<std::int64_t>(most, rows - row)), depth, at(panel),
-                         of_.width(panel), of_.width(panel), y + row * columns + panel * PANEL, columns, {nullptr, grows});
+                multiply<OF_MAPS>({x + row * depth, depth, 1}, static_cast<int>(std::min<std::int64_t>(most, rows - row)), depth,
+                                  at(panel), of_.width(panel), of_.width(panel), y + row * columns + panel * PANEL, columns,
+                                  {nullptr, grows});
     }
 
   private:
@@ -55,7 +57,8 @@ class Panels {
 
 // The same product for so few rows that reading the weight is what takes time. A panel is brought together by whoever needs it at once;
 // parts of the rows share one where there are fewer panels than would keep all threads busy.
-inline void multiply_few(const float* x, std::int64_t rows, const Right& of, float* y, bool grows, int threads) {
+inline void multiply_few(const Number* map, std::int64_t rows, const Right& of, Number* y, bool grows, int threads) {
+    const float* x = as_left(map);
     const std::int64_t parts = std::min<std::int64_t>(rows, (4 * threads + of.panels() - 1) / of.panels());
     share(static_cast<int>(of.panels() * parts), threads, [&](int task) {
         static thread_local Scratch scratch;
@@ -63,8 +66,8 @@ inline void multiply_few(const float* x, std::int64_t rows, const Right& of, flo
         const std::int64_t first = rows * (task % parts) / parts, last = rows * (task % parts + 1) / parts;
         float* numbers = scratch.get(static_cast<std::size_t>(PANEL) * of.depth);
         of.bring(panel, numbers);
-        multiply({x + first * of.depth, of.depth, 1}, static_cast<int>(last - first), of.depth, numbers, width, width,
-                 y + first * of.columns + panel * PANEL, of.columns, {nullptr, grows});
+        multiply<OF_MAPS>({x + first * of.depth, of.depth, 1}, static_cast<int>(last - first), of.depth, numbers, width, width,
+                          y + first * of.columns + panel * PANEL, of.columns, {nullptr, grows});
     });
 }
 

@@ -5,7 +5,7 @@ import torch
 
 from foveate.speed.native.library import FOLDER, find_compiler, has_library, has_products, pytorchs_openmp
 
-IN_BFLOAT16 = {"chains", "feed_forward", "stem", "stem_training", "token_training", "tokens", "training"}
+IN_BFLOAT16 = {"chains", "embedding", "feed_forward", "stem", "stem_training", "token_training", "tokens", "training"}
 
 
 @pytest.mark.skipif(find_compiler() is None or pytorchs_openmp() is None, reason="no C++ compiler, or PyTorch without GNU OpenMP")

@@ -15,6 +15,7 @@ from foveate.models.t2t_vit import Block
 from foveate.speed.folding import fold_batch_norm, fold_norm
 from foveate.speed.joined.blocks import JoinedBlock
 from foveate.speed.joined.classifier import JoinedT2TViT
+from foveate.speed.joined.embedding import JoinedEmbedding
 from foveate.speed.joined.stem import JoinedStem
 from foveate.speed.joined.token_blocks import JoinedTokenBlock
 from foveate.speed.joined.token_layers import JoinedTokenPerformer
@@ -35,10 +36,11 @@ def optimize(model: nn.Module, *, compile: bool = True) -> nn.Module:  # noqa: A
 
     What was done is logged as information and stands in the copy's `optimized`. Outputs differ from the model's by rounding alone. The copy
     cannot be trained, nor its weights saved for one that can; it takes pictures of any size as before. On processors the blocks of FViT and
-    T2T-ViT, the former's stem and the latter's token layers run in C++, see `JoinedBlock`, `JoinedStem`, `JoinedTokenBlock` and
-    `JoinedTokenPerformer`, and nothing else is compiled; the first process on a machine waits some seconds for that, later ones load what
-    it made (`native/kept_libraries.py`). Any other model (and these where PyTorch brings no GNU OpenMP) is compiled by torch.compile,
-    which takes minutes, and the first picture of each new size waits for it again. Bring the model to its device and number format first.
+    T2T-ViT, the former's stem and embeddings and the latter's token layers run in C++, see `JoinedBlock`, `JoinedStem`, `JoinedEmbedding`,
+    `JoinedTokenBlock` and `JoinedTokenPerformer`, and nothing else is compiled; the first process on a machine waits some seconds for that,
+    later ones load what it made (`native/kept_libraries.py`). Any other model (and these where PyTorch brings no GNU OpenMP) is compiled by
+    torch.compile, which takes minutes, and the first picture of each new size waits for it again. Bring the model to its device and number
+    format first.
 
     Args:
         model: of this project, or anything around one (a detector, a segmenter): what it holds of FViT and T2T-ViT is rewritten. It is
@@ -132,7 +134,7 @@ def _is_joinable(model: nn.Module) -> bool:
 def _join(model: nn.Module) -> str:
     """What had been joined before is counted once more."""
     counts = {}
-    for kind in (*BLOCKS, JoinedStem, JoinedTokenPerformer):
+    for kind in (*BLOCKS, JoinedEmbedding, JoinedStem, JoinedTokenPerformer):
         fitting: list[Any] = [module for module in model.modules() if kind.fits(module)]
         if fitting and kind.can_join(next(fitting[0].parameters()).dtype):
             for block in fitting:

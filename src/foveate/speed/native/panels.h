@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "rows.h"
 #include "threads.h"
 #include "turned.h"
 
@@ -38,7 +39,8 @@ class Panels {
     }
 
     // `y = x b`, or `y += x b` where it grows, for x (rows, depth) and y (rows, columns).
-    void multiply_rows(const Number* map, std::int64_t rows, Number* y, bool grows) const {
+    template <typename To>
+    void multiply_rows(const Number* map, std::int64_t rows, To* y, bool grows) const {
         const float* x = as_left(map);
         const int depth = of_.depth, columns = of_.columns, most = std::max(LEFT_NUMBERS / depth, 4 * rows_of_tile(TILE_LANES));
         for (std::int64_t row = 0; row < rows; row += most)

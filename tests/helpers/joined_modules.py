@@ -18,3 +18,15 @@ def joined_copy(kind: Any, module: nn.Module) -> Any:
 def random_map(*shape: int, seed: int = 0) -> Tensor:
     """Normal numbers, the same for the same seed."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_threads_change_no_bit(module: nn.Module, x: Tensor) -> None:
+    """One, two and three threads give the same numbers."""
+    found, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(module(x))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, found[0]) for one in found)

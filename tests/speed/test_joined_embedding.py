@@ -12,7 +12,7 @@ import foveate
 from foveate.models.fvit import PatchEmbedding
 from foveate.speed.joined.embedding import JoinedEmbedding
 from foveate.speed.native import embedding as native
-from joined_modules import joined_copy, random_map
+from joined_modules import assert_threads_change_no_bit, joined_copy, random_map
 from training_blocks import SMALL
 
 pytestmark = pytest.mark.skipif(not native.can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
@@ -86,13 +86,7 @@ def test_bfloat16_may_be_native(of_products: bool, monkeypatch: pytest.MonkeyPat
 
 
 def test_threads_change_nothing() -> None:
-    fast, x, threads = joined(make_embedding()), random_map(2, 24, 61, 37), torch.get_num_threads()
-    found = []
-    for count in (1, 2, 3):
-        torch.set_num_threads(count)
-        found.append(fast(x))
-    torch.set_num_threads(threads)
-    assert all(torch.equal(one, found[0]) for one in found)
+    assert_threads_change_no_bit(joined(make_embedding()), random_map(2, 24, 61, 37))
 
 
 def test_changed_weights_and_settings_are_taken_up() -> None:

@@ -11,7 +11,7 @@ import foveate
 from foveate.models.fvit import Stem
 from foveate.speed.joined.stem import JoinedStem
 from foveate.speed.native import stem as native
-from joined_modules import joined_copy, random_map
+from joined_modules import assert_threads_change_no_bit, joined_copy, random_map
 from stem_changes import STEM_CHANGES
 from training_blocks import SMALL
 
@@ -48,13 +48,7 @@ def test_a_joined_stem_is_the_stem(width: int, channels: int, stride: int) -> No
 
 
 def test_threads_change_nothing() -> None:
-    fast, x, threads = joined(make_stem()), random_map(2, 3, 61, 37), torch.get_num_threads()
-    found = []
-    for count in (1, 2, 3):
-        torch.set_num_threads(count)
-        found.append(fast(x))
-    torch.set_num_threads(threads)
-    assert all(torch.equal(one, found[0]) for one in found)
+    assert_threads_change_no_bit(joined(make_stem()), random_map(2, 3, 61, 37))
 
 
 def test_changed_weights_and_statistics_are_taken_up() -> None:

@@ -38,13 +38,33 @@ def is_by_onednn(call: Callable[[], object]) -> bool:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.integers(1, 5), max_size=3), side, side, st.booleans(), st.sampled_from(("whole", "turned", "gaps")))
-def test_a_linear_layer(shape: list[int], d: int, e: int, biased: bool, lies: str) -> None:
+@given(
+    st.lists(st.integers(1, 5), max_size=3),
+    side,
+    side,
+    st.sampled_from((None, "whole", "gaps")),
+    st.sampled_from(("whole", "turned", "gaps")),
+)
+def test_a_linear_layer(shape: list[int], d: int, e: int, biased: str | None, lies: str) -> None:
     weight = {"whole": torch.randn(e, d), "turned": torch.randn(d, e).t(), "gaps": torch.randn(e, 2 * d)[:, ::2]}[lies]
-    x, bias = torch.randn(*shape, d), torch.randn(e) if biased else None
+    x, bias = torch.randn(*shape, d), {None: None, "whole": torch.randn(e), "gaps": torch.randn(2 * e)[::2]}[biased]
     with torch.no_grad():
         y = linear_product(x, weight, bias)
     torch.testing.assert_close(y, F.linear(x.double(), weight.double(), None if bias is None else bias.double()).float())
+
+
+@pytest.mark.parametrize("frozen", ["weight", "x"])
+def test_what_no_gradient_asks_for_is_not_kept(frozen: str) -> None:
+    x, weight = torch.randn(5, 4, requires_grad=frozen != "x"), torch.randn(3, 4, requires_grad=frozen != "weight")
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: (kept.append(tensor), tensor)[1], lambda tensor: tensor):
+        y = linear_product(x, weight)
+    assert kept
+    assert not any(tensor.data_ptr() == {"weight": x, "x": weight}[frozen].data_ptr() for tensor in kept)
+    outer = torch.randn(5, 3)
+    learns = x if frozen == "weight" else weight
+    (found,) = torch.autograd.grad(y, learns, outer)
+    torch.testing.assert_close(found, outer @ weight if frozen == "weight" else outer.t() @ x)
 
 
 @settings(deadline=None, max_examples=40)

@@ -84,7 +84,8 @@ def _processor() -> str:
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     dense = weight if weight.is_contiguous() or weight.t().is_contiguous() else weight.contiguous()  # with gaps it is tens of times slower
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, dense, bias, "none", [], "")
+    row = None if bias is None else bias.contiguous()  # its strides would not be read
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, dense, row, "none", [], "")
     return y
 
 
@@ -93,16 +94,17 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        to_x, to_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if to_weight else None, weight if to_x else None)
         return _by_onednn(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         to_x, to_weight, to_bias = ctx.needs_input_grad
-        outer, tokens = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
+        outer = gradient.reshape(-1, gradient.shape[-1])
         return (
-            product(outer, weight).view_as(x) if to_x else None,
-            product_over_rows(outer, tokens) if to_weight else None,
+            product(outer, weight).view(*gradient.shape[:-1], -1) if to_x else None,
+            product_over_rows(outer, x.reshape(-1, x.shape[-1])) if to_weight else None,
             outer.sum(dim=0) if to_bias else None,
         )

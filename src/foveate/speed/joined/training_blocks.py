@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from foveate.layers.feedforward import MultiPathFeedForward
 from foveate.layers.gabor import LearnableGaborFilter
-from foveate.layers.products import linear_product, product
+from foveate.layers.products import linear_product, product, product_over_rows
 from foveate.layers.recomputing import compute_dtype, is_plain
 from foveate.layers.watching import is_recorded
 from foveate.models.fvit import BionicFocalVisionBlock
@@ -190,7 +190,7 @@ def _feed_forward(normal: Tensor, r: Tensor, bias: Tensor, branch: Branch) -> tu
     for piece in _pieces(hidden):
         within = _within(branch.dropped[0], piece, hidden)
         leaving = native.filter_groups(hidden[piece], branch.groups, within, branch.weights)
-        torch.mm(leaving.flatten(0, 2), branch.fc2.t(), out=y[piece].flatten(0, 2))
+        y[piece] = linear_product(leaving, branch.fc2)
     native.add_residual(r, y, bias, branch.dropped[1], branch.factors)
     return y, hidden
 
@@ -212,22 +212,21 @@ def _lead_back(
         inner = product(outer[piece].flatten(0, 2), branch.fc2).view_as(entering[piece])
         within = _within(branch.dropped[0], piece, entering)
         leaving = native.filter_gradients(entering[piece], inner, branch.groups, within, branch.weights, to_weights)
-        _add_product(to_columns, outer[piece].flatten(0, 2).t(), leaving.flatten(0, 2), piece.start > 0)
-        _add_product(to_rows, inner.flatten(0, 2).t(), normal[piece].flatten(0, 2), piece.start > 0)
-        torch.mm(inner.flatten(0, 2), branch.fc1, out=to_normal[piece].flatten(0, 2))
+        _add_product(to_columns, outer[piece], leaving, piece.start > 0)
+        _add_product(to_rows, inner, normal[piece], piece.start > 0)
+        to_normal[piece] = product(inner.flatten(0, 2), branch.fc1).view_as(normal[piece])
     return to_normal
 
 
-def _add_product(total: Tensor | None, a: Tensor, b: Tensor, grows: bool) -> None:
-    """`total = a b`, or `total += a b` where it grows, in float32 whatever the format of the others: it is a sum over pieces."""
+def _add_product(total: Tensor | None, outer: Tensor, inner: Tensor, grows: bool) -> None:
+    """`total = outer^T inner` over all pixels, or `total += ...` where it grows: a sum over pieces, float32 whatever these are."""
     if total is None:
         return
-    if a.dtype != total.dtype:
-        total.copy_(total + a @ b if grows else a @ b)
-    elif grows:
-        total.addmm_(a, b)
+    found = product_over_rows(outer.flatten(0, 2), inner.flatten(0, 2))
+    if grows:
+        total += found
     else:
-        torch.mm(a, b, out=total)
+        total.copy_(found)
 
 
 def _pieces(hidden: Tensor) -> list[slice]:

@@ -23,7 +23,8 @@ from torch import Tensor
 from foveate.speed.native.kept_libraries import load
 
 FORMATS = {torch.float32: "float", torch.bfloat16: "Bfloat16"}
-"""Number formats of the maps, as the C++ calls them: each has libraries of its own. Weights are always float32."""
+"""Number formats of the maps, as the C++ calls them: each has libraries of its own. Weights are float32, in bfloat16 but for those of
+products."""
 
 ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}
 
@@ -52,13 +53,17 @@ def has_libraries(names: tuple[str, ...], dtype: torch.dtype) -> bool:
 def has_products(dtype: torch.dtype) -> bool:
     """Whether products of matrices in this number format can be native.
 
-    Those in bfloat16 are where the processor multiplies pairs of its numbers, or where PyTorch's are slow: its library for them wants
-    AVX-512. Where there are tiles for them beside (AMX), PyTorch's products, which use these, are the faster ones.
+    Those in bfloat16 are where the processor multiplies pairs of its numbers, or where PyTorch has no library for them and its own are
+    slow (AVX2 alone). Where there are tiles for them beside (AMX), PyTorch's products, which use these, are the faster ones.
     """
     if dtype != torch.bfloat16:
         return dtype == torch.float32
-    pairs, wide = torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_avx512_supported()
-    return torch.cpu._is_avx2_supported() and (pairs or not wide) and not torch.cpu._is_amx_tile_supported()
+    pairs = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_avx2_supported() and (pairs or not _has_library_for_bfloat16())
+
+
+def _has_library_for_bfloat16() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def function(library: str, name: str, dtype: torch.dtype) -> Any:

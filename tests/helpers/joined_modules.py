@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+AROUND_BLOCKS = "; 4 embeddings joined: one native pass; 1 stem joined: one native pass"
+"""What is said of an optimized FViT beside its blocks."""
+
 
 def joined_copy(kind: Any, module: nn.Module) -> Any:
     """A copy of a module that fits a joined `kind`, become one."""

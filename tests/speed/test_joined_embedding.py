@@ -1,6 +1,7 @@
 """FViT's embedding of patches joined for inference gives what its layers give, and steps aside, for these, where it should."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -87,6 +88,20 @@ def test_bfloat16_may_be_native(of_products: bool, monkeypatch: pytest.MonkeyPat
 
 def test_threads_change_nothing() -> None:
     assert_threads_change_no_bit(joined(make_embedding()), random_map(2, 24, 61, 37))
+
+
+@pytest.mark.usefixtures("of_products")
+def test_threads_may_call_in_several_number_formats_at_once() -> None:
+    fast, x = joined(make_embedding()), random_map(1, 24, 6, 6)
+
+    def called(half: bool) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=half), torch.inference_mode():
+            return [fast(x) for _ in range(100)][-1]
+
+    alone = called(False), called(True)
+    with ThreadPoolExecutor(4) as pool:
+        for place, found in enumerate(pool.map(called, [False, True] * 20)):
+            assert torch.equal(found, alone[place % 2])
 
 
 def test_changed_weights_and_settings_are_taken_up() -> None:

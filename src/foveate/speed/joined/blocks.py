@@ -1,4 +1,4 @@
-"""FViT's blocks for inference on processors: native chains and, in float32, matrix products, see `native/{chains,feed_forward}.py`."""
+"""FViT's blocks for inference on processors: native chains and matrix products, see `native/{chains,feed_forward}.py`."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ HIDDEN_NUMBERS = 2**22
 
 
 class JoinedBlock(Packed, BionicFocalVisionBlock):
-    """The block's equation with everything between its matrix products joined, in float32 with these: (B, H, W, C) -> (B, H, W, C).
+    """The block's equation with everything between its matrix products joined, where `has_products` with these: (B, H, W, C) -> same.
 
     A block becomes one by `join`; names of modules and parameters stay, and weights that change are taken up (not those changed through
     `.data`, see `Packed`). What the chains are not made for goes through the block's own layers: other devices, number formats

@@ -186,9 +186,10 @@ class Packed(Joined):
         if any(parameter.is_inference() for parameter in parameters):
             return self.pack()
         state = (self.setting(), *((parameter.data_ptr(), parameter._version) for parameter in parameters))
-        if self.packed is None or self.packed[0] != state:
-            self.packed = (state, self.pack())
-        return self.packed[1]
+        packed = self.packed  # read once: another thread, under another autocast, may store its own meanwhile
+        if packed is None or packed[0] != state:
+            self.packed = packed = (state, self.pack())
+        return packed[1]
 
     def setting(self) -> object:
         """What packed weights depend on beside the parameters."""

@@ -48,14 +48,15 @@ struct Norm {
 extern "C" void embed(const Number* x, Number* y, const std::int64_t* sizes, const Number* kernels, const float* const* rows, float eps,
                       int threads) {
     static thread_local Scratch packed;
-    const Patches patches{x, static_cast<int>(sizes[1]), static_cast<int>(sizes[2]), static_cast<int>(sizes[3]), static_cast<int>(sizes[5])};
-    const Norm norm{static_cast<int>(sizes[4]), rows[0], rows[1], rows[2], eps};
+    const auto size = [=](int index) { return static_cast<int>(sizes[index]); };
+    const Patches patches{x, size(1), size(2), size(3), size(5)};
+    const Norm norm{size(4), rows[0], rows[1], rows[2], eps};
     const int numbers = 4 * patches.channels, depth = numbers / PER_PLACE, stride = filled(norm.channels);
     const int most = std::max(FEWEST_PATCHES, LEFT_NUMBERS / depth);
     const Panels product({as_left(kernels), depth, stride, true}, packed, threads);
     share_rows(sizes[0] * patches.rows() * patches.columns(), threads, [&](int, std::int64_t first, std::int64_t last) {
         static thread_local Scratch scratch[2];
-        Number* left = reinterpret_cast<Number*>(scratch[0].get(static_cast<std::size_t>(most) * depth));
+        Number* left = as_map(scratch[0].get(static_cast<std::size_t>(most) * depth));
         float* found = scratch[1].get(static_cast<std::size_t>(most) * stride);
         for (std::int64_t at = first; at < last; at += most) {
             const int count = static_cast<int>(std::min<std::int64_t>(most, last - at));

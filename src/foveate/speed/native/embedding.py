@@ -43,6 +43,6 @@ def run(x_bhwc: Tensor, weights: Weights) -> Tensor:
     stride = weights.stride
     y = x_bhwc.new_empty(pictures, -(-height // stride), -(-width // stride), weights.channels)
     sizes = (ctypes.c_int64 * 6)(pictures, height, width, channels, weights.channels, stride)
-    call, given = function(LIBRARY, "embed", x_bhwc.dtype), (pointer(x_bhwc), pointer(y), sizes, pointer(weights.kernels))
+    call, given = function(LIBRARY, "embed", weights.kernels.dtype), (pointer(x_bhwc), pointer(y), sizes, pointer(weights.kernels))
     call(*given, pointers(weights.rows), ctypes.c_float(weights.eps), torch.get_num_threads())
     return y

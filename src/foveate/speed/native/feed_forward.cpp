@@ -18,10 +18,9 @@ extern "C" void feed_forward(const Number* normal, Number* y, const std::int64_t
     const Groups of{height, width, hidden, groups, static_cast<int>(sizes[6]), filled(hidden / groups), entering, taps, bias};
     const std::size_t pixels = static_cast<std::size_t>(height) * width;
     const Right fc1{as_left(rows), channels / PER_PLACE, hidden, true}, fc2{as_left(columns), hidden / PER_PLACE, channels, true};
-    const auto map_of = [](float* memory) { return reinterpret_cast<Number*>(memory); };
     if (pictures * pixels <= FEW_ROWS) {
         const std::int64_t all = pictures * pixels;
-        Number* map = map_of(maps.get(all * hidden / PER_PLACE));
+        Number* map = as_map(maps.get(all * hidden / PER_PLACE));
         multiply_few(normal, all, fc1, map, false, threads);
         filter(of, map, map, {}, 0, pictures, threads);
         multiply_few(map, all, fc2, y, true, threads);
@@ -32,7 +31,7 @@ extern "C" void feed_forward(const Number* normal, Number* y, const std::int64_t
     share(alone, threads, [&](int picture) {
         static thread_local Scratch own;
         Scratch once;
-        Number* map = map_of(room(own, once, pixels * hidden / PER_PLACE));
+        Number* map = as_map(room(own, once, pixels * hidden / PER_PLACE));
         first.multiply_rows(normal + picture * pixels * channels, pixels, map, false);
         filter_picture({of, map, map, {}, 0});
         second.multiply_rows(map, pixels, y + picture * pixels * channels, true);
@@ -40,7 +39,7 @@ extern "C" void feed_forward(const Number* normal, Number* y, const std::int64_t
     const std::size_t at = alone * pixels, left = (pictures - alone) * pixels;
     if (!left) return;
     Scratch once;
-    Number* map = map_of(room(maps, once, left * hidden / PER_PLACE));
+    Number* map = as_map(room(maps, once, left * hidden / PER_PLACE));
     share_rows(left, threads, [&](int, std::int64_t begin, std::int64_t end) {
         first.multiply_rows(normal + (at + begin) * channels, end - begin, map + begin * hidden, false);
     });

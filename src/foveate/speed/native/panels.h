@@ -11,7 +11,8 @@ namespace {
 constexpr int PANEL = TILE_LANES * LANES;  // columns of the right matrix that lie together, row after row
 constexpr int LEFT_NUMBERS = 1 << 16;      // of the left matrix, taken together: 256 KiB
 
-// A weight as the right matrix of a product, (depth, columns); where it is `turned`, its columns are what lies together in memory.
+// A weight as the right matrix of a product, (depth, columns), of which `depth` counts places, each of two numbers of bfloat16; where it is
+// `turned`, its columns are what lies together in memory.
 struct Right {
     const float* numbers;
     int depth, columns;  // columns in whole groups of sixteen

@@ -28,6 +28,7 @@ constexpr Numbers OF_MAPS = std::is_same_v<Number, float> ? SINGLE : PAIRED;
 constexpr int PER_PLACE = OF_MAPS == SINGLE ? 1 : 2;
 
 inline const float* as_left(const Number* map) { return reinterpret_cast<const float*>(map); }
+inline Number* as_map(float* memory) { return reinterpret_cast<Number*>(memory); }
 
 // The left one of a product's matrices: its number (r, k) lies at `at[r * row + k * depth]`.
 struct Left {

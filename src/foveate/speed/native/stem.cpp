@@ -37,7 +37,6 @@ struct Picture {
         const int channels = layers[0].channels;
         Ring picture(scratch[0], 3, width, 1, entering), one(scratch[1], 3, width_out, 1, channels / PER_PLACE);
         Ring two(scratch[2], 3, width_out, 1, channels / PER_PLACE);
-        const auto row_of = [](Ring& ring, int row) { return reinterpret_cast<Number*>(ring.row(row)); };
         float* line = scratch[3].get(static_cast<std::size_t>(width_out) * filled(channels));
         int second = std::max(first - 1, 0), begun = std::max(first - 2, 0), loaded = std::max(down * begun - 1, 0);
         for (int row = first; row < last; ++row) {
@@ -45,9 +44,9 @@ struct Picture {
                 for (; begun < std::min(second + 2, rows_out); ++begun) {
                     for (; loaded < std::min(down * begun + 2, height); ++loaded)
                         std::copy_n(x + static_cast<std::size_t>(loaded) * width * entering, width * entering, picture.row(loaded));
-                    layers[0].run<SINGLE>(picture.around(down * begun, 3, height, rows), width_out, line, row_of(one, begun));
+                    layers[0].run<SINGLE>(picture.around(down * begun, 3, height, rows), width_out, line, as_map(one.row(begun)));
                 }
-                layers[1].run<OF_MAPS>(one.around(second, 3, rows_out, rows), width_out, line, row_of(two, second));
+                layers[1].run<OF_MAPS>(one.around(second, 3, rows_out, rows), width_out, line, as_map(two.row(second)));
             }
             Number* to = y + static_cast<std::size_t>(row) * width_out * channels;
             layers[2].run<OF_MAPS>(two.around(row, 3, rows_out, rows), width_out, line, to);

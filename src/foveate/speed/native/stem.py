@@ -1,4 +1,4 @@
-"""FViT's stem for inference: `native/stem.cpp` on tensors, on the processor. Pictures and weights are float32."""
+"""FViT's stem for inference: `native/stem.cpp` on tensors, on the processor. Pictures are float32."""
 
 import ctypes
 from collections.abc import Sequence

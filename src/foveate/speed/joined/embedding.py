@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from foveate.layers.recomputing import compute_dtype, is_plain
+from foveate.layers.recomputing import compute_dtype, is_untouched
 from foveate.layers.watching import is_recorded
 from foveate.models.fvit import PatchEmbedding
 from foveate.speed.joined.joinable import Packed, are_for_chains, has_weights, is_for_chains, records_gradients
@@ -50,7 +50,7 @@ class JoinedEmbedding(Packed, PatchEmbedding):
 def _is_joinable(embedding: Any) -> bool:
     """Whether an embedding's layers are what the native code computes, of shapes that fit one another."""
     proj, norm = embedding.proj, embedding.norm
-    if type(proj) is not nn.Conv2d or type(norm) is not nn.LayerNorm or not is_plain(proj) or not is_plain(norm) or proj.bias is None:
+    if not is_untouched(proj, nn.Conv2d) or not is_untouched(norm, nn.LayerNorm) or proj.bias is None:
         return False
     whole = proj.padding == (0, 0) and proj.dilation == (1, 1) and proj.groups == 1 and embedding.stride in (1, 2)
     fitting = proj.weight.shape[2:] == (2, 2) and proj.stride == (embedding.stride, embedding.stride)

@@ -5,8 +5,6 @@
 
 namespace {
 
-constexpr int FEWEST_PATCHES = 48;  // taken together: whole tiles of six, eight and twelve rows
-
 // The patches of two by two pixels of maps (B, height, width, channels), every `stride` pixels, with zeros below and to the right of a map.
 struct Patches {
     const Number* maps;
@@ -52,8 +50,8 @@ extern "C" void embed(const Number* x, Number* y, const std::int64_t* sizes, con
     const Patches patches{x, size(1), size(2), size(3), size(5)};
     const Norm norm{size(4), rows[0], rows[1], rows[2], eps};
     const int numbers = 4 * patches.channels, depth = numbers / PER_PLACE, stride = filled(norm.channels);
-    const int most = std::max(FEWEST_PATCHES, LEFT_NUMBERS / depth);
     const Panels product({as_left(kernels), depth, stride, true}, packed, threads);
+    const int most = product.rows_at_once();
     share_rows(sizes[0] * patches.rows() * patches.columns(), threads, [&](int, std::int64_t first, std::int64_t last) {
         static thread_local Scratch scratch[2];
         Number* left = as_map(scratch[0].get(static_cast<std::size_t>(most) * depth));

@@ -39,11 +39,14 @@ class Panels {
         share(of.panels(), threads, [&](int panel) { of_.bring(panel, at(panel)); });
     }
 
+    // So many rows of the left matrix stay in the cache while all panels pass.
+    int rows_at_once() const { return std::max(LEFT_NUMBERS / of_.depth, 4 * rows_of_tile(TILE_LANES)); }
+
     // `y = x b`, or `y += x b` where it grows, for x (rows, depth) and y (rows, columns).
     template <typename To>
     void multiply_rows(const Number* map, std::int64_t rows, To* y, bool grows) const {
         const float* x = as_left(map);
-        const int depth = of_.depth, columns = of_.columns, most = std::max(LEFT_NUMBERS / depth, 4 * rows_of_tile(TILE_LANES));
+        const int depth = of_.depth, columns = of_.columns, most = rows_at_once();
         for (std::int64_t row = 0; row < rows; row += most)
             for (int panel = 0; panel < of_.panels(); ++panel)
                 multiply<OF_MAPS>({x + row * depth, depth, 1}, static_cast<int>(std::min<std::int64_t>(most, rows - row)), depth,

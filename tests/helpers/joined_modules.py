@@ -1,8 +1,10 @@
 """What all tests of joined modules begin with: a joined copy, and random numbers to give it."""
 
 import copy
+from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,12 @@ def joined_copy(kind: Any, module: nn.Module) -> Any:
 def random_map(*shape: int, seed: int = 0) -> Tensor:
     """Normal numbers, the same for the same seed."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def with_products(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType, native: bool) -> None:
+    """For these modules products in bfloat16 are native, or PyTorch's, whatever this processor is the faster with."""
+    for module in modules:
+        monkeypatch.setattr(module, "has_products", lambda dtype: dtype == torch.float32 or native)
 
 
 def assert_threads_change_no_bit(module: nn.Module, x: Tensor) -> None:

@@ -13,7 +13,7 @@ import foveate
 from foveate.models.fvit import PatchEmbedding
 from foveate.speed.joined.embedding import JoinedEmbedding
 from foveate.speed.native import embedding as native
-from joined_modules import assert_threads_change_no_bit, joined_copy, random_map
+from joined_modules import assert_threads_change_no_bit, joined_copy, random_map, with_products
 from training_blocks import SMALL
 
 pytestmark = pytest.mark.skipif(not native.can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
@@ -35,7 +35,7 @@ def make_embedding(channels: int = 24, width: int = 40, stride: int = 2) -> Any:
 @pytest.fixture(params=[True, False], ids=["native products", "products of PyTorch's"])
 def of_products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Those in bfloat16, whatever this processor is the faster with."""
-    monkeypatch.setattr(native, "has_products", lambda dtype: dtype == torch.float32 or request.param)
+    with_products(monkeypatch, native, native=request.param)
     return bool(request.param)
 
 

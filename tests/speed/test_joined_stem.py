@@ -11,7 +11,7 @@ import foveate
 from foveate.models.fvit import Stem
 from foveate.speed.joined.stem import JoinedStem
 from foveate.speed.native import stem as native
-from joined_modules import assert_threads_change_no_bit, joined_copy, random_map
+from joined_modules import assert_threads_change_no_bit, joined_copy, random_map, with_products
 from stem_changes import STEM_CHANGES
 from training_blocks import SMALL
 
@@ -111,14 +111,9 @@ def test_statistics_in_another_format_are_refused_as_by_the_layers() -> None:
         fast(random_map(1, 3, 20, 14))
 
 
-def with_products(monkeypatch: pytest.MonkeyPatch, *, native_ones: bool) -> None:
-    """In bfloat16, whatever this processor is the faster with."""
-    monkeypatch.setattr(native, "has_products", lambda dtype: dtype == torch.float32 or native_ones)
-
-
 @pytest.mark.parametrize(("width", "channels", "stride"), [(24, 3, 2), (32, 1, 2), (36, 4, 1), (6, 17, 3)])
 def test_under_autocast_it_is_no_worse_than_the_layers(width: int, channels: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_products(monkeypatch, native_ones=True)
+    with_products(monkeypatch, native, native=True)
     stem = make_stem(width, channels, stride)
     fast, exact = joined(stem), make_stem(width, channels, stride).double()
     for seed, shape in enumerate([(2, 64, 48), (50, 1, 1), (3, 33, 20), (1, 2, 70)]):
@@ -132,7 +127,7 @@ def test_under_autocast_it_is_no_worse_than_the_layers(width: int, channels: int
 
 
 def test_the_number_format_may_change_between_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_products(monkeypatch, native_ones=True)
+    with_products(monkeypatch, native, native=True)
     fast, x = joined(make_stem()), random_map(1, 3, 20, 14)
     before = fast(x)
     with torch.autocast("cpu"):
@@ -142,7 +137,7 @@ def test_the_number_format_may_change_between_calls(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(("width", "native_ones"), [(24, False), (5, True)], ids=["no products for it", "channels without pairs"])
 def test_autocast_goes_through_the_layers(width: int, native_ones: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_products(monkeypatch, native_ones=native_ones)
+    with_products(monkeypatch, native, native=native_ones)
     stem, x = make_stem(width), random_map(1, 3, 20, 14)
     fast = joined(stem)
     monkeypatch.setattr(native, "run", None)  # would fail

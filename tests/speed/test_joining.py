@@ -21,7 +21,7 @@ from foveate.speed.joined import blocks as joining
 from foveate.speed.joined.blocks import JoinedBlock
 from foveate.speed.native import feed_forward as native_feed_forward
 from foveate.speed.native.chains import can_join, filter_groups
-from joined_modules import AROUND_BLOCKS, joined_copy, random_map
+from joined_modules import AROUND_BLOCKS, joined_copy, random_map, with_products
 
 pytestmark = pytest.mark.skipif(not can_join(torch.float32), reason="no C++ compiler, or PyTorch without GNU OpenMP")
 
@@ -146,12 +146,7 @@ def test_gelu_is_within_a_millionth_everywhere() -> None:
 @pytest.fixture(params=[True, False], ids=["native products", "products of PyTorch's"])
 def of_products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Those in bfloat16, whatever this processor is the faster with."""
-
-    def has_products(dtype: torch.dtype) -> bool:
-        return dtype == torch.float32 or request.param
-
-    for module in (joining, native_feed_forward):
-        monkeypatch.setattr(module, "has_products", has_products)
+    with_products(monkeypatch, joining, native_feed_forward, native=request.param)
     return bool(request.param)
 
 
